@@ -1,0 +1,30 @@
+"""A character GPT on the plays of Shakespeare.
+
+python main.py --config=configs/char.py --mode=train          # :baby with a GPU, else :small
+python main.py --config=configs/char.py:small --mode=train    # 0.8M parameters
+python main.py --config=configs/char.py:baby --mode=train     # 10.7M parameters, nanoGPT's size
+"""
+
+from gptjax.config import default_config
+from gptjax.devices import has_accelerator
+from gptjax.errors import UserError
+
+
+def get_config(size: str = ''):
+    if not size:
+        size = 'baby' if has_accelerator() else 'small'
+    c = default_config()
+    c.name = f'char:{size}'
+    c.data.corpus = 'shakespeare'
+    if size == 'small':
+        c.model.update(block_size=64, n_layer=4, n_head=4, n_embd=128)
+        c.train.update(steps=2000, batch_size=24, learning_rate=4e-3, warmup_steps=50)
+    elif size == 'baby':
+        c.model.update(
+            block_size=256, n_layer=6, n_head=6, n_embd=384, dropout=0.2, dtype='bfloat16'
+        )
+        c.train.update(steps=5000, batch_size=64, learning_rate=1e-3, warmup_steps=100)
+        c.train.update(min_learning_rate=1e-4)
+    else:
+        raise UserError(f'configs/char.py:{size} is unknown; use :small or :baby')
+    return c

@@ -1,0 +1,195 @@
+"""Generation: one prefill, then chunks of a jitted `lax.scan` with the cache as its carry.
+
+Every row of a batch lives by its own counters: how long its context is and how many tokens were
+drawn for it. A row that has to wait for the host (its context is full, or it is done) computes
+along, but writes to slots that nobody sees. What a row draws therefore depends on its own prompt,
+key and rules alone, whatever the chunk length and whoever shares the batch.
+"""
+
+import functools
+from collections.abc import Iterator, Sequence
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gptjax.config import SampleConfig
+from gptjax.generation.logits import Rules, choose
+from gptjax.models.decoder import Cache, Decoder
+from gptjax.models.layers import NOBODY
+
+
+@flax.struct.dataclass
+class Rows:
+    """The device's side of a batch of texts; the carry of the scan."""
+
+    cache: Cache
+    logits_BV: jax.Array  # float32, of the token to draw next
+    length_B: jax.Array  # int32, tokens in the context
+    drawn_B: jax.Array  # int32, tokens drawn so far
+    seen_BV: jax.Array | None  # bool, tokens in the text; only where a rule wants to know
+
+
+def stream(
+    model: Decoder,
+    params: dict,
+    prompts: Sequence[np.ndarray],
+    config: SampleConfig,
+    stopped_B: np.ndarray | None = None,
+) -> Iterator[list[np.ndarray]]:
+    """Generates tokens for several prompts at once, a chunk at a time.
+
+    When a context reaches block_size it is rebuilt from its last half, so that every token's
+    logits equal the full forward pass on exactly the context kept (see `kept_length`).
+
+    Args:
+      model: the decoder.
+      params: its variables.
+      prompts: token ids of each prompt, at least one; each prompt gives num_samples rows.
+      config: how to draw.
+      stopped_B: the caller may set entries of this bool array between chunks to end rows early.
+
+    Yields:
+      The new ids of each row, rows of a prompt next to each other; empty for a row that is done.
+    """
+    block_size, chunk, samples = model.config.block_size, config.chunk, config.num_samples
+    history = [list(map(int, prompt)) for prompt in prompts for _ in range(samples)]
+    key = jax.random.key(config.seed)
+    key_B = jax.vmap(jax.random.fold_in, (None, 0))(
+        key, jnp.tile(jnp.arange(samples), len(prompts))
+    )
+    rules = Rules.from_config(config)
+    if stopped_B is None:
+        stopped_B = np.zeros(len(history), bool)
+
+    length_B = np.array([kept_length(len(ids), block_size) for ids in history])
+    drawn_B = np.zeros(len(history), int)
+    tokens_BT, pos_BT = _aligned(history, length_B, block_size)
+    slot = tokens_BT.shape[1]
+    slots = _bucket(slot + config.max_new_tokens + chunk)
+    if slots > block_size:  # Contexts may get full, and one may have to wait for a chunk's end.
+        slots = block_size + chunk
+    seen_BV = None
+    if rules.repetition_penalty is not None:
+        seen_BV = np.zeros((len(history), model.vocab_size), bool)
+        for row, ids in zip(seen_BV, history, strict=True):
+            row[ids] = True
+    cache, logits_BV = _prefill(model, params, tokens_BT, pos_BT, slots, 0)
+    rows = Rows(cache, logits_BV, jnp.asarray(length_B), jnp.asarray(drawn_B), seen_BV)
+
+    while True:
+        budget_B = np.where(stopped_B, drawn_B, config.max_new_tokens)
+        if not (drawn_B < budget_B).any():
+            return
+        full_B = (length_B >= block_size) & (drawn_B < budget_B)
+        if full_B.any() or slot + chunk > slots:
+            length_B = np.where(full_B, kept_length(block_size, block_size), length_B)
+            tokens_BT, pos_BT = _aligned(history, np.where(full_B, length_B, 1), block_size)
+            slot = max(tokens_BT.shape[1], *length_B)
+            rows = _make_room(model, params, rows, tokens_BT, pos_BT, full_B, length_B, slot)
+        rows, tokens_KB = _decode_chunk(model, params, rows, key_B, budget_B, rules, chunk)
+        slot += chunk
+        # The device counts the same; counting here too leaves only the tokens to be fetched.
+        new_B = np.clip(np.minimum(budget_B - drawn_B, block_size - length_B), 0, chunk)
+        drawn_B, length_B = drawn_B + new_B, length_B + new_B
+        tokens_KB = np.asarray(tokens_KB)
+        new = [tokens_KB[:n, b] for b, n in enumerate(new_B)]
+        for ids, new_ids in zip(history, new, strict=True):
+            ids.extend(map(int, new_ids))
+        yield new
+
+
+def generate(
+    model: Decoder, params: dict, prompts: Sequence[np.ndarray], config: SampleConfig
+) -> list[np.ndarray]:
+    """All new ids of each row: the concatenation of `stream`."""
+    chunks = list(stream(model, params, prompts, config))
+    return [np.concatenate(row) for row in zip(*chunks, strict=True)]
+
+
+def kept_length(n_tokens: int, block_size: int) -> int:
+    """How many of a text's last tokens are the context, if it grew token by token.
+
+    A context that reaches block_size goes on with its last half.
+    """
+    half = max(block_size // 2, 1)
+    if n_tokens < block_size:
+        return n_tokens
+    return half + (n_tokens - block_size) % max(block_size - half, 1)
+
+
+def _aligned(history: list[list[int]], length_B: np.ndarray, block_size: int):
+    """The last `length` tokens of each row, aligned on the right, and their places from 0."""
+    width = min(_bucket(int(max(length_B))), block_size)
+    tokens_BT = np.zeros((len(history), width), np.int32)
+    for row, ids, length in zip(tokens_BT, history, length_B, strict=True):
+        row[width - length :] = ids[len(ids) - length :]
+    place_BT = np.arange(width) - (width - length_B[:, None])
+    return tokens_BT, np.where(place_BT < 0, NOBODY, place_BT).astype(np.int32)
+
+
+def _bucket(n: int) -> int:
+    """The next power of two from 8 on: few shapes, so few compilations."""
+    return max(8, 1 << (n - 1).bit_length())
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def _prefill(model: Decoder, params, tokens_BT, pos_BT, slots: int, first_slot):
+    """A new cache that holds the tokens from a slot on, and the logits of the last one."""
+    cache = Cache.empty(model.config, len(tokens_BT), slots).replace(slot=jnp.int32(first_slot))
+    x_BTD, cache = model.apply(params, tokens_BT, pos_BT, cache, method='hidden')
+    logits_BTV = model.apply(params, x_BTD[:, -1:], method='logits')
+    return cache, logits_BTV[:, 0].astype(jnp.float32)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 6), donate_argnums=2)
+def _decode_chunk(model: Decoder, params, rows: Rows, key_B, budget_B, rules: Rules, chunk: int):
+    """Draws up to `chunk` tokens for each row; returns the rows and the tokens (chunk, B)."""
+
+    def step(rows: Rows, _):
+        active_B = (rows.length_B < model.config.block_size) & (rows.drawn_B < budget_B)
+        draw_key_B = jax.vmap(jax.random.fold_in)(key_B, rows.drawn_B)
+        token_B = choose(rows.logits_BV, rules, draw_key_B, rows.seen_BV)
+        pos_B = jnp.where(active_B, rows.length_B, NOBODY)
+        logits_BTV, cache = model.apply(params, token_B[:, None], pos_B[:, None], rows.cache)
+        logits_BV = logits_BTV[:, 0].astype(jnp.float32)
+        seen_BV = rows.seen_BV
+        if seen_BV is not None:
+            seen_BV |= jax.nn.one_hot(token_B, seen_BV.shape[1], dtype=bool) & active_B[:, None]
+        return Rows(
+            cache,
+            jnp.where(active_B[:, None], logits_BV, rows.logits_BV),
+            rows.length_B + active_B,
+            rows.drawn_B + active_B,
+            seen_BV,
+        ), token_B
+
+    return jax.lax.scan(step, rows, length=chunk)
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
+def _make_room(model, params, rows: Rows, tokens_BT, pos_BT, full_B, length_B, slot) -> Rows:
+    """Moves the caches so that `slot` is the next one, and rebuilds those of full rows."""
+    old = rows.cache
+    n_slots = old.pos_BS.shape[1]
+    fresh, logits_BV = _prefill(
+        model, params, tokens_BT, pos_BT, n_slots, slot - tokens_BT.shape[1]
+    )
+
+    def merge(fresh, old, axis):
+        moved = jnp.roll(old, slot - rows.cache.slot, axis)
+        return jnp.where(full_B.reshape(-1, *[1] * (old.ndim - 1)), fresh, moved)
+
+    pos_BS = merge(fresh.pos_BS, old.pos_BS, 1)
+    cache = Cache(
+        tuple(merge(f, o, 2) for f, o in zip(fresh.k_BNSH, old.k_BNSH, strict=True)),
+        tuple(merge(f, o, 2) for f, o in zip(fresh.v_BNSH, old.v_BNSH, strict=True)),
+        jnp.where(jnp.arange(n_slots) < slot, pos_BS, NOBODY),  # The roll brings old ones round.
+        jnp.int32(slot),
+    )
+    return rows.replace(
+        cache=cache,
+        logits_BV=jnp.where(full_B[:, None], logits_BV, rows.logits_BV),
+        length_B=jnp.asarray(length_B),
+    )

@@ -1,0 +1,42 @@
+"""Token ids -> text as it comes: whole characters only, and nothing of a stop string."""
+
+import codecs
+from collections.abc import Iterable, Sequence
+
+from gptjax.text.tokenizers import Tokenizer
+
+
+class TextStream:
+    """Turns the ids of one text into pieces that are safe to print."""
+
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()):
+        self.ended = False  # by a stop string
+        self._tokenizer = tokenizer
+        self._decoder = codecs.getincrementaldecoder('utf-8')('replace')
+        self._stop = tuple(stop)
+        self._unsaid = ''
+
+    def push(self, ids: Iterable[int]) -> str:
+        """The text that these ids complete; may be empty. What follows a stop string is dropped."""
+        return self._say(self._decoder.decode(self._tokenizer.to_bytes(ids)))
+
+    def finish(self) -> str:
+        """What was held back, when no more ids will come."""
+        return self._say(self._decoder.decode(b'', final=True)) + self._unsaid
+
+    def _say(self, text: str) -> str:
+        if self.ended:
+            return ''
+        text = self._unsaid + text
+        found = [at for at in (text.find(stop) for stop in self._stop) if at >= 0]
+        if found:
+            self.ended, self._unsaid = True, ''
+            return text[: min(found)]
+        held = max((_overlap(text, stop) for stop in self._stop), default=0)
+        self._unsaid = text[len(text) - held :]
+        return text[: len(text) - held]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of the text that begins the stop string."""
+    return next((n for n in range(len(stop) - 1, 0, -1) if text.endswith(stop[:n])), 0)

@@ -1,0 +1,114 @@
+"""The causal decoder: tokens and positions in, logits out, with the cache as an explicit value."""
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from gptjax.config import ModelConfig
+from gptjax.models.layers import NOBODY, Block, dense, norm, sinusoids
+
+
+@flax.struct.dataclass
+class Cache:
+    """Keys and values of all layers, in slots that every row of the batch fills in step.
+
+    A slot's place in the text is `pos_BS`, not its index; an empty slot stands at NOBODY.
+    """
+
+    k_BNSH: tuple[jax.Array, ...]  # one array a layer: a loop updates each in place
+    v_BNSH: tuple[jax.Array, ...]
+    pos_BS: jax.Array  # int32
+    slot: jax.Array  # int32, the next one to fill
+
+    @classmethod
+    def empty(cls, config: ModelConfig, batch_size: int, slots: int) -> 'Cache':
+        """A cache that nobody has written to."""
+        shape = (batch_size, config.n_head, slots, config.n_embd // config.n_head)
+        layers = tuple(jnp.zeros(shape, config.dtype) for _ in range(config.n_layer))
+        return cls(layers, layers, jnp.full((batch_size, slots), NOBODY), jnp.int32(0))
+
+
+class Decoder(nn.Module):
+    """A GPT (Radford et al., 2019), with the options of `ModelConfig`."""
+
+    config: ModelConfig
+    vocab_size: int
+
+    def setup(self):
+        config = self.config
+        init = nn.initializers.normal(0.02)
+        self.embed = nn.Embed(
+            self.vocab_size, config.n_embd, dtype=config.dtype, embedding_init=init
+        )
+        if config.position == 'learned':
+            self.embed_pos = nn.Embed(
+                config.block_size, config.n_embd, dtype=config.dtype, embedding_init=init
+            )
+        self.blocks = [Block(config, name=f'block_{i}') for i in range(config.n_layer)]
+        if config.norm_place != 'after':
+            self.norm_final = norm(config, None)
+        if not config.tied_head:
+            self.head = dense(config, self.vocab_size, None, bias=config.head_bias)
+        self.drop = nn.Dropout(config.dropout)
+
+    def __call__(self, tokens_BT, pos_BT=None, cache: Cache | None = None, *, train: bool = False):
+        """Logits of the token after each position.
+
+        Args:
+          tokens_BT: token ids.
+          pos_BT: the place of each token in its text; NOBODY where there is none (padding).
+            Without it the places are 0, 1, 2, ...
+          cache: what came before. The new tokens see it and are added to it.
+          train: whether dropout is on; it then needs the random key 'dropout'.
+
+        Returns:
+          logits (B, T, V) in the compute type, and the new cache (None without one).
+        """
+        x_BTD, cache = self.hidden(tokens_BT, pos_BT, cache, train=train)
+        return self.logits(x_BTD), cache
+
+    def hidden(self, tokens_BT, pos_BT=None, cache: Cache | None = None, *, train: bool = False):
+        """As `__call__`, but stops before the output head: (B, T, D) and the new cache."""
+        config = self.config
+        if pos_BT is None:
+            pos_BT = jnp.arange(tokens_BT.shape[1])[None]
+        # Padding gets some place: what is computed there is never seen, but has to be finite.
+        place_BT = jnp.clip(pos_BT, 0, config.block_size - 1)
+
+        x_BTD = self.embed(tokens_BT)
+        if config.scale_embedding:
+            x_BTD *= config.n_embd**0.5
+        if config.position == 'learned':
+            x_BTD += self.embed_pos(place_BT)
+        elif config.position == 'sinusoidal':
+            x_BTD += sinusoids(place_BT, config.n_embd).astype(x_BTD.dtype)
+        x_BTD = self.drop(x_BTD, deterministic=not train)
+
+        key_pos_BS = pos_BT
+        if cache is not None:
+            key_pos_BS = _write(cache.pos_BS, pos_BT, cache.slot, axis=1)
+        visible_BTS = pos_BT[:, :, None] >= key_pos_BS[:, None, :]
+        keys, values = [], []
+        for i, block in enumerate(self.blocks):
+
+            def store(k_BNTH, v_BNTH, i=i):
+                keys.append(_write(cache.k_BNSH[i], k_BNTH, cache.slot, axis=2))
+                values.append(_write(cache.v_BNSH[i], v_BNTH, cache.slot, axis=2))
+                return keys[i], values[i]
+
+            x_BTD = block(x_BTD, place_BT, visible_BTS, store if cache else None, train=train)
+        if cache is not None:
+            slot = cache.slot + tokens_BT.shape[1]
+            cache = Cache(tuple(keys), tuple(values), key_pos_BS, slot)
+        if config.norm_place != 'after':
+            x_BTD = self.norm_final(x_BTD)
+        return x_BTD, cache
+
+    def logits(self, x_BTD):
+        """The output head: (B, T, D) -> (B, T, V)."""
+        return self.embed.attend(x_BTD) if self.config.tied_head else self.head(x_BTD)
+
+
+def _write(slots, new, slot, axis: int):
+    return jax.lax.dynamic_update_slice_in_dim(slots, new.astype(slots.dtype), slot, axis)

@@ -1,0 +1,186 @@
+"""The parts of a Transformer, as small Linen modules and pure functions.
+
+The suffix of a name is its shape: B batch, T query time, S key time, D model, N heads, H head width,
+F hidden, V vocabulary. Every option of `ModelConfig` is decided here, once.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from gptjax.config import ModelConfig
+
+# The position of an empty cache slot or of padding: as a key, nobody may see it.
+NOBODY = jnp.iinfo(jnp.int32).max
+
+ACTIVATIONS = {
+    'gelu': functools.partial(nn.gelu, approximate=True),
+    'gelu_exact': functools.partial(nn.gelu, approximate=False),
+    'relu': nn.relu,
+    'relu2': lambda x: jnp.square(nn.relu(x)),  # So et al., 2021, https://arxiv.org/abs/2109.08668
+}
+
+
+def attend(q_BNTH, k_BNSH, v_BNSH, visible_BTS, drop_weights=None, sow_weights=None):
+    """Scaled dot-product attention (Vaswani et al., 2017, https://arxiv.org/abs/1706.03762).
+
+    Args:
+      q_BNTH, k_BNSH, v_BNSH: queries, keys and values of each head, in the compute type.
+      visible_BTS: True where a query may see a key; a row without any gives a plain average.
+      drop_weights: applied to the weights, a dropout layer for example.
+      sow_weights: receives the weights (B, N, T, S), for those who want to look inside.
+
+    Returns:
+      (B, N, T, H) in the type of the values.
+    """
+    scores_BNTS = jnp.einsum(
+        'BNTH,BNSH->BNTS', q_BNTH, k_BNSH, preferred_element_type=jnp.float32
+    ) * (q_BNTH.shape[-1] ** -0.5)
+    lowest = jnp.finfo(jnp.float32).min
+    weights_BNTS = nn.softmax(jnp.where(visible_BTS[:, None], scores_BNTS, lowest))
+    if sow_weights is not None:
+        sow_weights(weights_BNTS)
+    weights_BNTS = weights_BNTS.astype(v_BNSH.dtype)
+    if drop_weights is not None:
+        weights_BNTS = drop_weights(weights_BNTS)
+    return jnp.einsum('BNTS,BNSH->BNTH', weights_BNTS, v_BNSH)
+
+
+def rotate(x_BNTH, pos_BT):
+    """Rotary positions (Su et al., 2021, https://arxiv.org/abs/2104.09864), half against half."""
+    half = x_BNTH.shape[-1] // 2
+    angle_BTH = pos_BT[..., None] * 10_000.0 ** (-jnp.arange(half) / half)
+    cos, sin = jnp.cos(angle_BTH)[:, None], jnp.sin(angle_BTH)[:, None]
+    a, b = jnp.split(x_BNTH.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(x_BNTH.dtype)
+
+
+def sinusoids(pos_BT, n_embd: int):
+    """Sine and cosine of the position in turns, (B, T, n_embd); frequencies fall with the width."""
+    angle_BTD = pos_BT[..., None] * 10_000.0 ** (-jnp.arange(0, n_embd, 2) / n_embd)
+    return jnp.stack([jnp.sin(angle_BTD), jnp.cos(angle_BTD)], -1).reshape(*pos_BT.shape, n_embd)
+
+
+def unit_rms(x):
+    """x divided by the root of its mean square over the last axis, in float32 and back."""
+    x32 = x.astype(jnp.float32)
+    mean_square = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
+    return (x32 * jax.lax.rsqrt(mean_square + 1e-6)).astype(x.dtype)
+
+
+def dense(config: ModelConfig, features, name: str | None, *, axis=-1, bias=None, std=0.02):
+    """A linear map over `axis`, in the compute type.
+
+    Args:
+      features: the new axes.
+      name: of the parameters; None where `setup` names them.
+      bias: whether there is one, if it is not for the configuration to say.
+      std: weights start as N(0, std).
+    """
+    return nn.DenseGeneral(
+        features,
+        axis=axis,
+        use_bias=config.bias if bias is None else bias,
+        dtype=config.dtype,
+        kernel_init=nn.initializers.normal(std) if std else nn.initializers.zeros,
+        name=name,
+    )
+
+
+def residual_std(config: ModelConfig) -> float:
+    """Initial scale of the last matrix of a residual branch (there are two in each block)."""
+    scaled = 0.02 * (2 * config.n_layer) ** -0.5  # GPT-2
+    return {'zero': 0.0, 'plain': 0.02, 'scaled': scaled}[config.residual_init]
+
+
+def norm(config: ModelConfig, name: str | None) -> nn.Module:
+    """Layer norm (with the configuration's biases) or RMS norm, statistics in float32."""
+    if config.norm == 'rms':
+        return nn.RMSNorm(dtype=config.dtype, name=name)
+    return nn.LayerNorm(epsilon=1e-5, use_bias=config.bias, dtype=config.dtype, name=name)
+
+
+class Attention(nn.Module):
+    """Multi-head attention of queries over themselves and, with a cache, over what came before."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x_BTD, pos_BT, visible_BTS, store=None, *, train: bool = False):
+        """Mixes information between positions.
+
+        Args:
+          x_BTD: the input of the layer.
+          pos_BT: the place of each query, below block_size.
+          visible_BTS: which keys each query may see.
+          store: takes new keys and values (each (B, N, T, H)) and returns all of them (each
+            (B, N, S, H)); without it attention is over the T new ones alone.
+          train: whether dropout is on.
+        """
+        config = self.config
+        heads = (config.n_head, config.n_embd // config.n_head)
+
+        def project(name):
+            return dense(config, heads, name)(x_BTD).swapaxes(1, 2)
+
+        q_BNTH, k_BNTH, v_BNTH = project('query'), project('key'), project('value')
+        if config.qk_norm:
+            q_BNTH, k_BNTH = unit_rms(q_BNTH), unit_rms(k_BNTH)
+        if config.position == 'rotary':
+            q_BNTH, k_BNTH = rotate(q_BNTH, pos_BT), rotate(k_BNTH, pos_BT)
+        k_BNSH, v_BNSH = store(k_BNTH, v_BNTH) if store else (k_BNTH, v_BNTH)
+        mixed_BNTH = attend(
+            q_BNTH,
+            k_BNSH,
+            v_BNSH,
+            visible_BTS,
+            drop_weights=nn.Dropout(config.dropout, deterministic=not train),
+            sow_weights=functools.partial(self.sow, 'intermediates', 'weights_BNTS'),
+        )
+        out = dense(config, config.n_embd, 'out', axis=(-2, -1), std=residual_std(config))
+        return out(mixed_BNTH.swapaxes(1, 2))
+
+
+class FeedForward(nn.Module):
+    """Two linear maps with an activation between, on each position by itself."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x_BTD):
+        config = self.config
+        h_BTF = dense(config, config.n_hidden or 4 * config.n_embd, 'up')(x_BTD)
+        h_BTF = ACTIVATIONS[config.activation](h_BTF)
+        return dense(config, config.n_embd, 'down', std=residual_std(config))(h_BTF)
+
+
+class Block(nn.Module):
+    """Attention, then the feed-forward layer, each added to the residual stream."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x_BTD, pos_BT, visible_BTS, store=None, *, train: bool = False):
+        """The arguments are those of `Attention`."""
+        config = self.config
+        attention = Attention(config, name='attn')
+        feed_forward = FeedForward(config, name='mlp')
+
+        def add(x_BTD, branch, norm_branch):
+            drop = nn.Dropout(config.dropout, deterministic=not train)
+            match config.norm_place:
+                case 'before':
+                    return x_BTD + drop(branch(norm_branch(x_BTD)))
+                case 'after':
+                    return norm_branch(x_BTD + drop(branch(x_BTD)))
+                case 'branch':
+                    return x_BTD + norm_branch(drop(branch(x_BTD)))
+
+        x_BTD = add(
+            x_BTD,
+            lambda y_BTD: attention(y_BTD, pos_BT, visible_BTS, store, train=train),
+            norm(config, 'norm_attn'),
+        )
+        return add(x_BTD, feed_forward, norm(config, 'norm_mlp'))

@@ -1,0 +1,26 @@
+"""The tasks by name. Adding one is a file here and a line in the table."""
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+from gptjax.config import Config
+
+TASKS = {'language_model': 'gptjax.tasks.language_model:LanguageModel'}
+
+Say = Callable[[str], None]
+
+
+def create(config: Config, say: Say):
+    """The configured task with its data, ready to be trained."""
+    return _class(config).create(config, say)
+
+
+def load(config: Config, workdir: Path):
+    """The task of a work directory, from what is in there alone, ready to be used."""
+    return _class(config).load(config, workdir)
+
+
+def _class(config: Config):
+    module, name = TASKS[config.task].split(':')
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,211 @@
+"""Language modelling: the decoder learns to tell the next token of a text, and continues prompts."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gptjax.config import Config, SampleConfig
+from gptjax.errors import UserError
+from gptjax.generation import sample
+from gptjax.generation.text_stream import TextStream
+from gptjax.models.decoder import Decoder
+from gptjax.schema import flatten
+from gptjax.text import batches, corpora, token_files, tokenizers
+from gptjax.training import steps
+from gptjax.training.losses import cross_entropy
+from gptjax.training.optim import make_optimizer
+from gptjax.training.sharding import Layout
+
+EVAL_TOKENS = 8192  # computed at a time in an evaluation
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageModel:
+    """See `gptjax.training.task.Task`; `stream_text` is how it generates."""
+
+    config: Config
+    tokenizer: tokenizers.Tokenizer
+    train: token_files.Split | None  # None where the task comes from a work directory
+    val: token_files.Split
+    text_sha256: str
+
+    @classmethod
+    def create(cls, config: Config, say: Callable[[str], None]) -> 'LanguageModel':
+        """The task with its text, which is fetched and encoded if need be.
+
+        Raises:
+          UserError: there is no such text, or one of its splits is too short.
+        """
+        data = config.data
+        cache_dir = Path(data.cache_dir) if data.cache_dir else corpora.DATA_DIR / 'cache'
+        path = Path(data.path) if data.path else corpora.text_file(data.corpus, cache_dir, say)
+        corpus = token_files.prepare(
+            path,
+            kind=data.tokenizer,
+            val_fraction=data.val_fraction,
+            cache_dir=cache_dir,
+            val_path=Path(data.val_path) if data.val_path else None,
+            say=say,
+        )
+        needed = config.model.block_size + 1
+        for name, split in (('training', corpus.train), ('validation', corpus.val)):
+            if len(split) < needed:
+                raise UserError(
+                    f'the {name} split of {path} has {len(split)} tokens, but model.block_size='
+                    f'{needed - 1} needs at least {needed}; use a longer text, a smaller '
+                    '--config.model.block_size or another --config.data.val_fraction'
+                )
+        return cls(config, corpus.tokenizer, corpus.train, corpus.val, corpus.sha256)
+
+    @classmethod
+    def load(cls, config: Config, workdir: Path) -> 'LanguageModel':
+        """The task as `save` left it in a work directory."""
+        about = json.loads((workdir / 'data.json').read_text())
+        tokenizer = tokenizers.from_json((workdir / 'tokenizer.json').read_text())
+        val = token_files.open_split(workdir / 'val.bin', about['dtype'], about['val_chars'])
+        return cls(config, tokenizer, None, val, about['sha256'])
+
+    def save(self, workdir: Path) -> None:
+        """Leaves in a work directory all that sampling and evaluation need besides parameters."""
+        tokenizer = self.tokenizer.to_json().encode()
+        corpora.write_atomically(workdir / 'tokenizer.json', tokenizer)
+        target = workdir / 'val.bin'
+        target.unlink(missing_ok=True)
+        try:
+            os.link(self.val.path, target)
+        except OSError:  # Another file system.
+            shutil.copyfile(self.val.path, target)
+        dtype, val_chars = self.val.tokens.dtype.name, self.val.chars
+        about = {'sha256': self.text_sha256, 'dtype': dtype, 'val_chars': val_chars}
+        corpora.write_atomically(workdir / 'data.json', json.dumps(about, indent=1).encode())
+
+    @functools.cached_property
+    def model(self) -> Decoder:
+        """The decoder, without its parameters."""
+        return Decoder(self.config.model, self.tokenizer.vocab_size)
+
+    def init_state(self, key: jax.Array) -> steps.TrainState:
+        """Fresh parameters and optimizer state."""
+        params = self.model.init(key, jnp.zeros((1, 1), jnp.int32))
+        return steps.init_state(params, self._optimizer, key)
+
+    @functools.cached_property
+    def train_step(self):
+        """(state, batch) -> (state, metrics), pure."""
+        return steps.make_train_step(self.loss, self._optimizer, self.config.train.accumulate)
+
+    def loss(self, params: dict, batch: dict, key: jax.Array | None = None):
+        """(sum of nats, number of targets) of a batch; with a key, dropout is on."""
+        train = key is not None and self.config.model.dropout > 0
+        rngs = {'dropout': key} if train else None
+        logits_BTV, _ = self.model.apply(params, batch['inputs'], train=train, rngs=rngs)
+        return cross_entropy(logits_BTV, batch['targets'], batch['lengths'])
+
+    def train_batch(self, step: int) -> batches.Batch:
+        """This process's rows of a step's batch."""
+        train, data = self.config.train, self.config.data
+        place = {'process': jax.process_index(), 'processes': jax.process_count()}
+        shape = {'batch_size': train.batch_size, 'block_size': self.config.model.block_size}
+        if data.order == 'random':
+            return batches.random_windows(
+                self.train.tokens, seed=train.seed, step=step, **shape, **place
+            )
+        return batches.consecutive_windows(self.train.tokens, step=step, **shape, **place)
+
+    def evaluate(self, params: dict, layout: Layout, *, whole: bool = False) -> dict[str, float]:
+        """`val_loss` in nats per token; over the whole split also other units of it."""
+        block_size = self.config.model.block_size
+        rows = -(-EVAL_TOKENS // block_size // layout.rows) * layout.rows
+        if whole:
+            chosen = batches.whole_split(self.val.tokens, batch_size=rows, block_size=block_size)
+        else:
+            chosen = (
+                batches.random_windows(
+                    self.val.tokens,
+                    seed=(self.config.train.seed, 1),
+                    step=i,
+                    batch_size=rows,
+                    block_size=block_size,
+                )
+                for i in range(self.config.train.eval_batches)
+            )
+        sums = [layout.wait(self._eval_step(params, layout.put(batch))) for batch in chosen]
+        nats, tokens = np.sum(jax.device_get(sums), axis=0, dtype=np.float64)
+        val_loss = float(nats / tokens)
+        if not whole:
+            return {'val_loss': val_loss}
+        chars = self.val.chars - len(self.tokenizer.decode(self.val.tokens[:1]))
+        return {
+            'val_loss': val_loss,
+            'bits_per_char': float(nats / math.log(2) / chars),
+            'perplexity': math.exp(min(val_loss, 700.0)),
+            'tokens': int(tokens),
+        }
+
+    def stream_text(
+        self, params: dict, prompts: Sequence[str], config: SampleConfig
+    ) -> Iterator[list[str]]:
+        """Continues prompts, `num_samples` times each, until a stop string or max_new_tokens.
+
+        Args:
+          params: of the model.
+          prompts: texts; an empty one stands for a line break.
+          config: how to draw.
+
+        Yields:
+          The new text of each row, rows of a prompt next to each other.
+
+        Raises:
+          UnknownCharacterError: a prompt has a character that the vocabulary lacks.
+        """
+        ids = [self.tokenizer.encode(prompt or '\n') for prompt in prompts]
+        texts = [TextStream(self.tokenizer, config.stop) for _ in ids * config.num_samples]
+        stopped_B = np.zeros(len(texts), bool)
+        for new in sample.stream(self.model, params, ids, config, stopped_B):
+            yield [text.push(new_ids) for text, new_ids in zip(texts, new, strict=True)]
+            stopped_B[:] = [text.ended for text in texts]
+        yield [text.finish() for text in texts]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What has to be the same for a run to be continued."""
+        vocabulary = hashlib.sha256(self.tokenizer.to_json().encode()).hexdigest()[:12]
+        named = {f'model.{name}': value for name, value in flatten(self.config.model)}
+        return named | {
+            'train.optimizer': self.config.train.optimizer,
+            'tokenizer': f'{self.tokenizer.kind} ({self.tokenizer.vocab_size}, {vocabulary})',
+            'text': self.text_sha256[:12],
+            'validation tokens': len(self.val),
+        }
+
+    def describe_data(self) -> str:
+        """The data in some words, for people."""
+        vocabulary = f'a vocabulary of {self.tokenizer.vocab_size:,}'
+        return f'{len(self.train):,} tokens to learn from, {len(self.val):,} held out, {vocabulary}'
+
+    def tokens_per_step(self) -> int:
+        """Targets in a full batch."""
+        return self.config.train.batch_size * self.config.model.block_size
+
+    def flops_per_token(self, n_params: int) -> float:
+        """6 N + 12 L T D (Chowdhery et al., 2022, appendix B), forward and backward."""
+        model = self.config.model
+        return 6 * n_params + 12 * model.n_layer * model.block_size * model.n_embd
+
+    @functools.cached_property
+    def _optimizer(self):
+        return make_optimizer(self.config.train)
+
+    @functools.cached_property
+    def _eval_step(self):
+        return jax.jit(self.loss)

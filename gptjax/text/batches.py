@@ -1,0 +1,68 @@
+"""Tokens -> batches. A batch is a function of (seed, step, process) and of nothing else.
+
+Resuming therefore needs no iterator state, and every process of a larger machine can compute its
+own rows. A batch is a dict of numpy arrays: `inputs` (B, T) int32, `targets` (B, T) int32 and
+`lengths` (B,) int32, the number of targets in each row that count.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+Batch = dict[str, np.ndarray]
+
+
+def random_windows(
+    tokens: np.ndarray,
+    *,
+    seed: int | tuple[int, ...],
+    step: int,
+    batch_size: int,
+    block_size: int,
+    process: int = 0,
+    processes: int = 1,
+) -> Batch:
+    """Windows that start anywhere: rows `process`, `process + processes`, ... of the step's batch.
+
+    All processes draw all starts, which costs nothing, so their number changes no row.
+    """
+    draw = np.random.default_rng((*np.atleast_1d(seed), step))
+    start_B = draw.integers(0, len(tokens) - block_size, size=batch_size)
+    return _windows(tokens, start_B[process::processes], block_size)
+
+
+def consecutive_windows(
+    tokens: np.ndarray,
+    *,
+    step: int,
+    batch_size: int,
+    block_size: int,
+    process: int = 0,
+    processes: int = 1,
+) -> Batch:
+    """Windows in order and without overlap, from the start again after the last, shorter one."""
+    count = count_windows(tokens, block_size)
+    index_B = (step * batch_size + np.arange(batch_size)) % count
+    return _windows(tokens, index_B[process::processes] * block_size, block_size)
+
+
+def whole_split(tokens: np.ndarray, *, batch_size: int, block_size: int) -> Iterator[Batch]:
+    """Every window once, and so every target once; rows missing from the last batch have length 0."""
+    count = count_windows(tokens, block_size)
+    for first in range(0, count, batch_size):
+        index_B = np.arange(first, first + batch_size)
+        yield _windows(tokens, index_B * block_size, block_size)
+
+
+def count_windows(tokens: np.ndarray, block_size: int) -> int:
+    """How many consecutive windows hold all targets: every token but the first is one."""
+    return -(-(len(tokens) - 1) // block_size)
+
+
+def _windows(tokens: np.ndarray, start_B: np.ndarray, block_size: int) -> Batch:
+    length_B = np.clip(len(tokens) - 1 - start_B, 0, block_size)
+    rows = np.zeros((len(start_B), block_size + 1), np.int32)
+    for row, start, length in zip(rows, start_B, length_B, strict=True):
+        if length:
+            row[: length + 1] = tokens[start : start + length + 1]
+    return {'inputs': rows[:, :-1], 'targets': rows[:, 1:], 'lengths': length_B.astype(np.int32)}

@@ -1,0 +1,110 @@
+"""--mode=train: trains or continues a work directory, then shows what came of it."""
+
+import dataclasses
+import math
+
+import jax
+
+from gptjax import tasks
+from gptjax.config import to_json
+from gptjax.errors import UserError
+from gptjax.text.corpora import write_atomically
+from gptjax.tools import evaluate, sample
+from gptjax.tools.request import Request, config_path, load_config, load_trained
+from gptjax.training.checkpoint import Checkpoints
+from gptjax.training.loop import abstract_state, initial_state, train
+from gptjax.training.metrics import plot_losses, read_metrics
+from gptjax.training.progress import say
+from gptjax.training.sharding import Layout
+
+SAMPLE_TOKENS = 400  # shown after training
+
+
+def run(request: Request) -> int:
+    """Returns 0, or 128 plus the number of the signal that stopped the run."""
+    config, workdir = request.config, request.workdir
+    exists = config_path(workdir).exists()
+    if exists and config.train.resume == 'never':
+        raise UserError(
+            f'{workdir} already holds a run and train.resume=never; '
+            'use another --workdir, or --config.train.resume=auto to continue it'
+        )
+    layout = Layout(config.mesh, config.train.batch_size // config.train.accumulate)
+    task = tasks.create(config, say)
+    checkpoints = Checkpoints(workdir / 'checkpoints', config.train.keep, say)
+    if exists and checkpoints.steps():
+        _require_same(request, task)
+        checkpoints.set_aside_damaged()
+    like = abstract_state(task, layout)
+    _announce(task, layout, like)
+    if exists and checkpoints.steps():
+        step, state = checkpoints.restore(like, checkpoints.steps())
+        if step >= config.train.steps:
+            say(
+                f'{workdir} is finished: {step} of {config.train.steps} steps. Train on with '
+                f'--config.train.steps={2 * step}, or start anew with another --workdir'
+            )
+            return 0
+        say(f'Continuing {workdir} from step {step} of {config.train.steps}')
+    else:
+        state = initial_state(task, layout)
+    workdir.mkdir(parents=True, exist_ok=True)
+    task.save(workdir)
+    write_atomically(config_path(workdir), to_json(config).encode())
+
+    metrics_path = workdir / 'metrics.jsonl'
+    outcome = train(task, layout, state, checkpoints, metrics_path)
+    plot_losses(read_metrics(metrics_path), workdir / 'loss.png', f'{config.name} in {workdir}')
+    if outcome.stopped_by:
+        step = int(outcome.state.step)
+        say(f'Stopped by {outcome.stopped_by.name} and saved at step {step}. Continue with:')
+        say(f'  {request.command} --mode=train')
+        return 128 + outcome.stopped_by
+    _show_result(request)
+    return 0
+
+
+def _require_same(request: Request, task) -> None:
+    """Raises UserError if the work directory holds another model, tokenizer or text."""
+    before = tasks.load(load_config(request.workdir), request.workdir).fingerprint()
+    now = task.fingerprint()
+    differing = [
+        f'{name} was {before.get(name)} and is {now.get(name)}'
+        for name in before.keys() | now.keys()
+        if before.get(name) != now.get(name)
+    ]
+    if differing:
+        raise UserError(
+            f'{request.workdir} cannot be continued: {"; ".join(sorted(differing))}. '
+            'Use the old settings, or another --workdir'
+        )
+
+
+def _announce(task, layout: Layout, like) -> None:
+    """Says on what the run computes and what it will train."""
+    devices = layout.mesh.devices
+    kind, count = devices.flat[0].device_kind, devices.size
+    where = 'No GPU found' if jax.default_backend() == 'cpu' else f'Found {kind}'
+    where += f' (computing on {count} CPU devices)' if layout.must_wait else ''
+    n_params = sum(math.prod(x.shape) for x in jax.tree.leaves(like.params))
+    size = f'{n_params / 1e6:.1f}M' if n_params >= 1e5 else f'{n_params:,}'
+    train_config = task.config.train
+    say(f'{where}: training {task.config.name}, {size} parameters')
+    say(
+        f'{train_config.steps} steps of {task.tokens_per_step():,} tokens, '
+        f'{task.describe_data()}; the first step compiles'
+    )
+
+
+def _show_result(request: Request) -> None:
+    trained = load_trained(request)
+    say(
+        f'Validation, whole split, step {trained.step}: {evaluate.describe(evaluate.measure(trained))}'
+    )
+    say(f'Curves: {request.workdir / "loss.png"}. A sample:\n')
+    options = dataclasses.replace(
+        request.config.sample, max_new_tokens=SAMPLE_TOKENS, num_samples=1
+    )
+    sample.show(trained, ('',), options)
+    say('\nFor more, type:')
+    say(f'  {request.command} --mode=sample')

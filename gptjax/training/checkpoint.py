@@ -1,0 +1,220 @@
+"""Checkpoints: Orbax's CheckpointManager, with the checks that it lacks.
+
+Orbax names a step only when it is complete, but does not notice a file that is damaged later. Each
+step therefore has a manifest of SHA-256 sums, written before the step gets its name and verified
+before it is used. A step holds the leaves of the state under their dotted names.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+from gptjax.errors import UserError
+from gptjax.training.steps import TrainState
+
+MANIFEST = 'manifest.json'
+ITEM = 'default'  # Orbax's name of the folder with the arrays
+
+# Saving and donating may overlap, and restored buffers cannot always be donated: both get a copy.
+_copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
+
+
+class DamagedError(Exception):
+    """A checkpoint that is not what was saved."""
+
+
+class Checkpoints:
+    """The checkpoints of a work directory: one folder a step."""
+
+    def __init__(self, folder: Path, keep: int = 2, say: Callable[[str], None] = print):
+        """Makes nothing yet: `save` does.
+
+        Args:
+          folder: holds one folder for each step.
+          keep: how many of the newest stay; the one with the lowest validation loss stays besides.
+          say: receives a line about each damaged checkpoint.
+        """
+        self.folder = folder.absolute()  # Orbax takes no relative paths.
+        self._keep = keep
+        self._say = say
+        self._saving = 0
+        self._manager: ocp.CheckpointManager | None = None
+
+    def steps(self) -> list[int]:
+        """All complete steps, newest first."""
+        names = (path.name for path in self.folder.glob('*') if path.is_dir())
+        return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+
+    def best_first(self) -> list[int]:
+        """All complete steps, the lowest validation loss first."""
+        return sorted(self.steps(), key=self.val_loss)
+
+    def val_loss(self, step: int) -> float:
+        """The validation loss that was saved with a step; infinity if it cannot be read."""
+        path = self.folder / str(step) / 'metrics' / 'metrics'
+        try:
+            return float(json.loads(path.read_text())['val_loss'])
+        except (OSError, ValueError, KeyError):
+            return float('inf')
+
+    def save(self, state: TrainState, val_loss: float) -> None:
+        """Starts saving in the background; the state may be donated as soon as this returns.
+
+        Raises:
+          UserError: this or the previous save failed.
+        """
+        try:
+            manager = self._open_manager()
+            manager.wait_until_finished()
+            self._saving = int(state.step)
+            tree = ocp.args.StandardSave(_copy(_flat(state)))
+            manager.save(self._saving, args=tree, metrics={'val_loss': float(val_loss)})
+        except Exception as error:
+            self._fail(error)
+
+    def close(self) -> None:
+        """Waits for what is being saved.
+
+        Raises:
+          UserError: it failed.
+        """
+        try:
+            if self._manager is not None:
+                self._manager.wait_until_finished()
+                self._manager.close()
+                self._manager = None
+        except Exception as error:
+            self._fail(error)
+
+    def restore(self, like: TrainState, candidates: list[int]) -> tuple[int, TrainState]:
+        """The first candidate that is sound, with its step; each damaged one before it is named.
+
+        Args:
+          like: abstract arrays (jax.ShapeDtypeStruct) with their shardings.
+          candidates: steps in order of preference.
+
+        Raises:
+          UserError: no candidate is sound, or a sound one holds other arrays than `like`.
+        """
+        for step in candidates:
+            if self._is_sound(step):
+                return step, self._restore(like, step)
+        raise UserError(
+            f'no sound checkpoint in {self.folder}; restore one from a backup, '
+            'or train again with another --workdir'
+        )
+
+    def set_aside_damaged(self) -> None:
+        """Names damaged steps and moves them out of the way of new ones; nothing is deleted."""
+        for step in self.steps():
+            if not self._is_sound(step):
+                aside = self.folder.with_name(f'{self.folder.name}-damaged')
+                aside.mkdir(exist_ok=True)
+                count = len(list(aside.glob(f'{step}*')))
+                target = aside / (f'{step}-{count}' if count else str(step))
+                (self.folder / str(step)).rename(target)
+                self._say(f'Moved it to {target}')
+
+    def _restore(self, like: TrainState, step: int) -> TrainState:
+        path = self.folder / str(step) / ITEM
+        wanted = _flat(like)
+        with ocp.StandardCheckpointer() as checkpointer:
+            saved = checkpointer.metadata(path).item_metadata.tree
+            if differences := list(_differences(saved, wanted)):
+                raise UserError(
+                    f'checkpoint {path} does not fit the configuration: {"; ".join(differences)}; '
+                    'use the one that it was trained with'
+                )
+            tree = checkpointer.restore(path, wanted)
+        tree = _copy(tree)  # Its keys are sorted now; those of `wanted` are in the state's order.
+        return jax.tree.unflatten(jax.tree.structure(like), [tree[name] for name in wanted])
+
+    def _open_manager(self) -> ocp.CheckpointManager:
+        if self._manager is None:
+            best = BestN(get_metric_fn=_val_loss, reverse=True, n=1)
+            options = ocp.CheckpointManagerOptions(
+                preservation_policy=AnyPreservationPolicy([LatestN(self._keep), best]),
+                best_fn=_val_loss,  # Without it, metrics are not saved.
+                best_mode='min',
+                cleanup_tmp_directories=True,
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
+            )
+            self._manager = ocp.CheckpointManager(self.folder, options=options)
+        return self._manager
+
+    def _write_manifest(self) -> None:
+        """Orbax calls this when all files of a step are written and it has no final name yet."""
+        unnamed = list(self.folder.glob(f'{self._saving}.*'))
+        folder = unnamed[0] if unnamed else self.folder / str(self._saving)
+        (folder / MANIFEST).write_text(json.dumps(_sums(folder), indent=1) + '\n')
+
+    def _is_sound(self, step: int) -> bool:
+        try:
+            _verify(self.folder / str(step))
+        except DamagedError as error:
+            self._say(f'Warning: checkpoint {step} in {self.folder} is damaged: {error}')
+            return False
+        return True
+
+    def _fail(self, error: Exception):
+        reason = ' '.join(str(error).split())
+        raise UserError(
+            f'checkpoint {self._saving} could not be saved in {self.folder}: {reason[:300]}; make '
+            'room or mend the folder, then train again: the run continues from its last checkpoint'
+        ) from error
+
+
+def _val_loss(metrics: dict) -> float:
+    return metrics['val_loss']
+
+
+def _verify(folder: Path) -> None:
+    try:
+        expected = json.loads((folder / MANIFEST).read_text())
+    except FileNotFoundError:
+        raise DamagedError(f'{MANIFEST} is missing') from None
+    except (OSError, ValueError) as error:
+        raise DamagedError(f'{MANIFEST} cannot be read ({error})') from None
+    found = _sums(folder)
+    for name in sorted(expected.keys() | found.keys()):
+        if name not in found:
+            raise DamagedError(f'{name} is missing')
+        if expected.get(name) != found[name]:
+            raise DamagedError(f'{name} is not what was saved (its SHA-256 differs)')
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file in the folders of a step; beside them are only Orbax's own late notes."""
+    sums = {}
+    for path in sorted(folder.glob('*/**/*')):
+        if path.is_file():
+            with open(path, 'rb') as file:
+                digest = hashlib.file_digest(file, 'sha256').hexdigest()
+            sums[path.relative_to(folder).as_posix()] = digest
+    return sums
+
+
+def _flat(state: TrainState) -> dict[str, jax.Array]:
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(path, simple=True, separator='.'): leaf for path, leaf in leaves}
+
+
+def _differences(saved: dict, wanted: dict) -> Iterator[str]:
+    """Both sides of every mismatch: names, shapes, types."""
+    for name in sorted(saved.keys() | wanted.keys()):
+        if name not in saved:
+            yield f'{name} is missing from the checkpoint'
+        elif name not in wanted:
+            yield f'{name} is only in the checkpoint'
+        else:
+            there, here = (
+                (tuple(x.shape), str(jnp.dtype(x.dtype))) for x in (saved[name], wanted[name])
+            )
+            if there != here:
+                yield f'{name} is {there} in the checkpoint and {here} here'

@@ -1,0 +1,166 @@
+"""The training loop, on the host: it moves batches, metrics and checkpoints, and knows no model."""
+
+import dataclasses
+import math
+import signal
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from gptjax.errors import UserError
+from gptjax.training.checkpoint import Checkpoints
+from gptjax.training.interrupts import Interrupts
+from gptjax.training.metrics import MetricsLog, Row, model_flops_utilization
+from gptjax.training.optim import make_schedule
+from gptjax.training.progress import RunProgress
+from gptjax.training.sharding import Layout
+from gptjax.training.steps import Metrics, TrainState, run_key
+from gptjax.training.task import Task
+
+
+class DivergedError(UserError):
+    """A loss or a norm is not finite."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How `train` ended."""
+
+    state: TrainState
+    stopped_by: signal.Signals | None
+
+
+def abstract_state(task: Task, layout: Layout) -> TrainState:
+    """The shapes, types and shardings of a task's state, without computing anything."""
+    state = jax.eval_shape(task.init_state, run_key(0))
+    return jax.tree.map(lambda x, s: x.update(sharding=s), state, layout.of(state))
+
+
+def initial_state(task: Task, layout: Layout) -> TrainState:
+    """The state before the first step, made on the devices in its final layout."""
+    shardings = jax.tree.map(lambda x: x.sharding, abstract_state(task, layout))
+    make = jax.jit(task.init_state, out_shardings=shardings)
+    return make(run_key(task.config.train.seed))
+
+
+def train(
+    task: Task, layout: Layout, state: TrainState, checkpoints: Checkpoints, metrics_path: Path
+) -> Outcome:
+    """Trains from a state to the configured number of steps, or until a signal.
+
+    Args:
+      task: what is learnt.
+      layout: where it is computed.
+      state: fresh or restored; its buffers are donated.
+      checkpoints: where states are saved: every `save_every` steps, at the end and at a signal.
+      metrics_path: the metrics.jsonl to write or continue.
+
+    Raises:
+      UserError: a loss is not finite (nothing of that is saved), or saving failed.
+    """
+    config = task.config.train
+    shardings = jax.tree.map(lambda x: x.sharding, state)
+    step_fn = jax.jit(task.train_step, donate_argnums=0, out_shardings=(shardings, None))
+    first = done = int(state.step)
+    log = MetricsLog(metrics_path, first)
+    meter = Meter(task, state.params, log.rows[-1]['elapsed_s'] if log.rows else 0.0)
+    with log, Interrupts() as interrupts, RunProgress(first, config.steps) as progress:
+        while done < config.steps and not interrupts.signal:
+            state, metrics = step_fn(state, layout.put(task.train_batch(done)))
+            layout.wait(metrics)
+            if meter.is_due(config.log_every):
+                # The device has its next step by now, so it does not wait while the host looks.
+                row = meter.read()
+                log.append(row)
+                progress.show(row)
+            done += 1
+            meter.add(done, metrics)
+
+            saving = interrupts.signal or done == config.steps or done % config.save_every == 0
+            if saving or done % config.eval_every == 0:
+                row = meter.read()
+                # After a signal time is short: that checkpoint gets no loss, and is never the best.
+                if not interrupts.signal:
+                    row |= task.evaluate(state.params, layout)
+                    _require_finite(done, {'val_loss': row['val_loss']})
+                log.append(row)
+                progress.show(row)
+                if saving:
+                    checkpoints.save(state, row.get('val_loss', math.inf))
+                meter.restart()
+        checkpoints.close()
+    return Outcome(state, interrupts.signal)
+
+
+class Meter:
+    """Collects the metrics of steps on the device and turns them into rows of metrics.jsonl."""
+
+    def __init__(self, task: Task, params: dict, elapsed_s: float):
+        """Starts the clock of a run that has already taken `elapsed_s`."""
+        self._task = task
+        self._schedule = make_schedule(task.config.train)
+        n_params = sum(x.size for x in jax.tree.leaves(params))
+        self._flops_per_token = task.flops_per_token(n_params)
+        self._began = time.perf_counter() - elapsed_s
+        self._pending: list[tuple[int, Metrics]] = []
+        self._timed_from: float | None = None  # None until the first step is compiled
+        self._timed_steps = 0
+
+    def add(self, step: int, metrics: Metrics) -> None:
+        """Notes the metrics of a step, which may still be running."""
+        self._pending.append((step, metrics))
+        self._timed_steps += 1
+        if self._timed_from is None:
+            jax.block_until_ready(metrics)
+            self.restart()
+
+    def is_due(self, every: int) -> bool:
+        """Whether the last step added is one to log, and was not read yet."""
+        return bool(self._pending) and self._pending[-1][0] % every == 0
+
+    def restart(self) -> None:
+        """Starts timing anew: what came before was no training."""
+        self._timed_from, self._timed_steps = time.perf_counter(), 0
+
+    def read(self) -> Row:
+        """Waits for the steps added since the last call and makes one row of them.
+
+        Raises:
+          DivergedError: a value is not finite.
+        """
+        rows = [(step, jax.device_get(metrics)) for step, metrics in self._pending]
+        self._pending = []
+        for step, metrics in rows:
+            _require_finite(step, metrics)
+        step, last = rows[-1]
+        now = time.perf_counter()
+        row = {
+            'step': step,
+            'elapsed_s': round(now - self._began, 3),
+            'train_loss': float(np.mean([metrics['loss'] for _, metrics in rows])),
+            'learning_rate': float(self._schedule(step - 1)),
+            **{name: float(value) for name, value in last.items() if name != 'loss'},
+        }
+        if self._timed_steps:
+            step_s = (now - self._timed_from) / self._timed_steps
+            tokens_per_s = self._task.tokens_per_step() / step_s
+            row |= {'step_ms': round(step_s * 1e3, 3), 'tokens_per_s': round(tokens_per_s, 1)}
+            device, count = jax.devices()[0], jax.device_count()
+            mfu = model_flops_utilization(
+                self._flops_per_token * tokens_per_s, device.device_kind, count
+            )
+            row |= {'mfu': round(mfu, 4)} if mfu is not None else {}
+        self.restart()
+        return row
+
+
+def _require_finite(step: int, values: dict) -> None:
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise DivergedError(
+                f'{name} is {float(value)} at step {step}, and nothing after the last checkpoint '
+                'was saved; usual causes: train.learning_rate too high, train.grad_clip off, '
+                'no train.warmup_steps. Change one: the run continues from its last checkpoint'
+            )

@@ -1,0 +1,104 @@
+"""metrics.jsonl, the curves in loss.png, and how near the hardware's limit a run is."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+
+# Dense bfloat16 FLOP/s of one chip, from the makers' data sheets; keys begin jax's device_kind.
+PEAK_FLOPS = {
+    'NVIDIA A100': 312e12,
+    'NVIDIA H100': 989e12,
+    'NVIDIA H200': 989e12,
+    'NVIDIA GH200': 989e12,
+    'NVIDIA L4': 121e12,
+    'NVIDIA A10': 125e12,
+    'NVIDIA B200': 2250e12,
+    'TPU v4': 275e12,
+    'TPU v5 lite': 197e12,
+    'TPU v5p': 459e12,
+    'TPU v6 lite': 918e12,
+}
+
+
+def model_flops_utilization(flops_per_s: float, device_kind: str, n_devices: int) -> float | None:
+    """Share (0 to 1) of the devices' peak that a model's own FLOPs use (Chowdhery et al., 2022).
+
+    Returns:
+      None where the chip's peak is unknown, as on CPUs.
+    """
+    kinds = [kind for kind in PEAK_FLOPS if device_kind.startswith(kind)]
+    return flops_per_s / (PEAK_FLOPS[max(kinds, key=len)] * n_devices) if kinds else None
+
+
+class MetricsLog:
+    """metrics.jsonl: one object a line, appended as the run goes."""
+
+    def __init__(self, path: Path, first_step: int):
+        """Continues the file after `first_step`: later rows, of a run that was cut, are dropped."""
+        self.rows = [row for row in read_metrics(path) if row['step'] <= first_step]
+        self._file = open(path, 'w', encoding='utf-8', buffering=1)  # noqa: SIM115
+        for row in self.rows:
+            self._write(row)
+
+    def append(self, row: Row) -> None:
+        """Adds a row; a number that is not finite is left out, since JSON has none."""
+        row = {k: v for k, v in row.items() if not isinstance(v, float) or math.isfinite(v)}
+        self.rows.append(row)
+        self._write(row)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._file.close()
+
+    def _write(self, row: Row) -> None:
+        self._file.write(json.dumps(row) + '\n')
+
+
+def read_metrics(path: Path) -> list[Row]:
+    """The rows of a metrics file; a last line that a kill cut short is left out."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding='utf-8').splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def plot_losses(rows: list[Row], path: Path, title: str) -> None:
+    """Draws training and validation loss against the step, with the best step marked."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout='constrained')
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot(title=title, xlabel='optimizer step', ylabel='loss (nats per token)')
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.grid(alpha=0.3)
+    train = [(row['step'], row['train_loss']) for row in rows if 'train_loss' in row]
+    val = [(row['step'], row['val_loss']) for row in rows if 'val_loss' in row]
+    if train:
+        axes.plot(*zip(*train, strict=True), color='#9bb8d3', linewidth=1, label='training')
+    if val:
+        axes.plot(*zip(*val, strict=True), 'o-', color='#1f4e79', markersize=3, label='validation')
+        best = min(val, key=lambda point: point[1])
+        axes.plot(
+            *best,
+            '*',
+            color='#d1495b',
+            markersize=14,
+            label=f'best: {best[1]:.4f} at step {best[0]}',
+        )
+        # The first steps, near ln(V), would flatten everything that is worth seeing.
+        highest = max(loss for step, loss in train + val if step >= 0.05 * max(val)[0])
+        axes.set_ylim(min(loss for _, loss in train + val) - 0.05, highest + 0.05)
+    if train or val:
+        axes.legend(frameon=False)
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,70 @@
+"""What a run shows while it goes: a bar on a terminal, plain lines elsewhere; on standard error."""
+
+import math
+import sys
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from gptjax.training.metrics import Row
+
+PLAIN_EVERY_S = 15.0
+
+
+def say(line: str) -> None:
+    """A line for the user, on standard error: standard output is for results."""
+    print(line, file=sys.stderr, flush=True)
+
+
+class RunProgress:
+    """A context in which the rows of a run are shown as they come."""
+
+    def __init__(self, first_step: int, steps: int):
+        self._steps = steps
+        self._said = time.monotonic()
+        self._bar: Progress | None = None
+        if sys.stderr.isatty():
+            self._bar = Progress(
+                TextColumn('training'),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn('{task.fields[summary]}'),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )
+            self._task = self._bar.add_task('', total=steps, completed=first_step, summary='')
+
+    def __enter__(self):
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_):
+        if self._bar:
+            self._bar.stop()
+
+    def show(self, row: Row) -> None:
+        """Shows a row of metrics; without a terminal, only evaluations and one row now and then."""
+        step_ms = row.get('step_ms', math.nan)
+        tokens_per_s = row.get('tokens_per_s', math.nan)
+        summary = f'loss {row["train_loss"]:.3f}  {tokens_per_s:,.0f} tokens/s'
+        if self._bar:
+            self._bar.update(self._task, completed=row['step'], summary=summary)
+        evaluated = 'val_loss' in row
+        if evaluated or (not self._bar and time.monotonic() - self._said > PLAIN_EVERY_S):
+            self._said = time.monotonic()
+            left_s = (self._steps - row['step']) * row.get('step_ms', 0.0) / 1e3
+            val = f'  val {row["val_loss"]:.3f}' if evaluated else ''
+            self.line(
+                f'step {row["step"]:>6}/{self._steps}  {summary}{val}'
+                f'  {step_ms:.1f} ms  {_minutes(left_s)} left'
+            )
+
+    def line(self, text: str) -> None:
+        """A line above the bar, if there is one."""
+        self._bar.console.print(text, highlight=False) if self._bar else say(text)
+
+
+def _minutes(seconds: float) -> str:
+    return f'{int(seconds) // 60}:{int(seconds) % 60:02d}'

@@ -1,0 +1,99 @@
+"""Which device holds what: one table of patterns, outside the models.
+
+The mesh has three axes. The batch is split over `data` and `fsdp`; parameters (and what the
+optimizer keeps of them) are stored in parts along `fsdp` and `tensor`. XLA adds the communication.
+"""
+
+import math
+import re
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from gptjax.config import MeshConfig
+from gptjax.errors import UserError
+
+# The first pattern that is found in a parameter's path decides. N heads are split, never one head.
+RULES = (
+    (r'(query|key|value)/kernel', P('fsdp', 'tensor', None)),  # DNH
+    (r'(query|key|value)/bias', P('tensor', None)),  # NH
+    (r'attn/out/kernel', P('tensor', None, 'fsdp')),  # NHD
+    (r'up/kernel', P('fsdp', 'tensor')),  # DF
+    (r'up/bias', P('tensor')),  # F
+    (r'down/kernel', P('tensor', 'fsdp')),  # FD
+    (r'embedding', P('tensor', 'fsdp')),  # VD
+    (r'head/kernel', P('fsdp', 'tensor')),  # DV
+    (r'', P()),
+)
+
+
+class Layout:
+    """The mesh of a run, and where states and batches go on it."""
+
+    def __init__(self, config: MeshConfig, batch_size: int):
+        """Arranges the devices.
+
+        Args:
+          config: its `data` of 0 means as many as there are, so far as they divide the batch.
+          batch_size: rows that are computed at a time.
+
+        Raises:
+          UserError: there are too few devices, or they do not divide the batch.
+        """
+        model_parts = config.fsdp * config.tensor
+        data = config.data or _largest_divisor(
+            batch_size // math.gcd(batch_size, config.fsdp), jax.device_count() // model_parts
+        )
+        shape = (data, config.fsdp, config.tensor)
+        wanted = math.prod(shape)
+        if not 0 < wanted <= jax.device_count():
+            raise UserError(
+                f'mesh.data={data} x fsdp={config.fsdp} x tensor={config.tensor} needs '
+                f'{max(wanted, model_parts)} devices, and there are {jax.device_count()}; '
+                'lower them (simulated CPU devices: JAX_NUM_CPU_DEVICES=8)'
+            )
+        if batch_size % (data * config.fsdp):
+            raise UserError(
+                f'{batch_size} rows at a time (train.batch_size / train.accumulate) cannot be '
+                f'split evenly over mesh.data={data} x fsdp={config.fsdp}; '
+                f'make them a multiple of {data * config.fsdp}'
+            )
+        devices = jax.devices()[:wanted]
+        self.mesh = Mesh(
+            np.array(devices).reshape(shape),
+            ('data', 'fsdp', 'tensor'),
+            axis_types=(AxisType.Auto,) * 3,
+        )
+        self.rows = data * config.fsdp
+        # In-process CPU devices deadlock in a collective when several steps are queued.
+        self.must_wait = wanted > 1 and devices[0].platform == 'cpu'
+
+    def put(self, batch):
+        """Host arrays -> device arrays, split along their first axis."""
+        return jax.device_put(batch, NamedSharding(self.mesh, P(('data', 'fsdp'))))
+
+    def wait(self, arrays):
+        """Returns the arrays, finished where queueing more work would be dangerous."""
+        return jax.block_until_ready(arrays) if self.must_wait else arrays
+
+    def of(self, tree):
+        """The sharding of each leaf of a (possibly abstract) state, by the table above."""
+        return jax.tree_util.tree_map_with_path(self._sharding, tree)
+
+    def _sharding(self, path, leaf) -> NamedSharding:
+        name = jax.tree_util.keystr(path, simple=True, separator='/')
+        spec = next(spec for pattern, spec in RULES if re.search(pattern, name))
+        if len(spec) != len(leaf.shape):  # Scalars, and statistics that an optimizer reduced.
+            spec = P()
+        # A width that the axis does not divide (a vocabulary of 65, say) stays whole.
+        fits = [
+            a if a and n % self.mesh.shape[a] == 0 else None
+            for a, n in zip(spec, leaf.shape, strict=False)
+        ]
+        return NamedSharding(self.mesh, P(*fits))
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    return max((d for d in range(1, limit + 1) if number % d == 0), default=1)

@@ -1,0 +1,83 @@
+"""The train step: a pure function (state, batch) -> (state, metrics), for any loss of that form."""
+
+from collections.abc import Callable
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+# Named, not JAX's default: a checkpoint has to mean the same key wherever it is continued.
+KEY_IMPL = 'threefry2x32'
+
+Metrics = dict[str, jax.Array]
+# (params, batch, key) -> (sum of losses, their number); the key is for dropout.
+LossFn = Callable[..., tuple[jax.Array, jax.Array]]
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that changes in training. A checkpoint holds this and nothing else."""
+
+    step: jax.Array  # int32, optimizer steps done
+    key: jax.Array  # the data of the run's random key, never changed
+    params: dict
+    opt_state: optax.OptState
+
+
+def run_key(seed: int) -> jax.Array:
+    """The typed random key of a run."""
+    return jax.random.key(seed, impl=KEY_IMPL)
+
+
+def step_key(state: TrainState) -> jax.Array:
+    """The typed random key of the state's next step."""
+    return jax.random.fold_in(jax.random.wrap_key_data(state.key, impl=KEY_IMPL), state.step)
+
+
+def init_state(params: dict, optimizer: optax.GradientTransformation, key) -> TrainState:
+    """The state before the first step, of a run with this typed key."""
+    return TrainState(jnp.int32(0), jax.random.key_data(key), params, optimizer.init(params))
+
+
+def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation, accumulate: int):
+    """A train step whose batch is computed in `accumulate` parts, one after the other.
+
+    Parts are weighted by what they count, so their number changes memory and nothing else.
+
+    Returns:
+      (TrainState, batch) -> (TrainState, metrics), to be jitted by the caller. Metrics are
+      float32 scalars: `loss` and `grad_norm` before the update, `param_norm` after it.
+    """
+    value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+
+    def total(params, batch, key):
+        """Loss sum, count and gradient of the sum, over all parts."""
+        if accumulate == 1:
+            return value_and_grad(params, batch, key)
+
+        def part(carry, i_and_batch):
+            i, part_batch = i_and_batch
+            new = value_and_grad(params, part_batch, jax.random.fold_in(key, i))
+            return jax.tree.map(jnp.add, carry, new), None
+
+        # Part i takes rows i, i + accumulate, ...: each device then has its share of every part.
+        parts = jax.tree.map(
+            lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch
+        )
+        zeros = ((jnp.zeros(()), jnp.zeros(())), jax.tree.map(jnp.zeros_like, params))
+        return jax.lax.scan(part, zeros, (jnp.arange(accumulate), parts))[0]
+
+    def train_step(state: TrainState, batch) -> tuple[TrainState, Metrics]:
+        (loss_sum, count), grads = total(state.params, batch, step_key(state))
+        grads = jax.tree.map(lambda g: g / count, grads)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = {
+            'loss': loss_sum / count,
+            'grad_norm': optax.global_norm(grads),
+            'param_norm': optax.global_norm(params),
+        }
+        return TrainState(state.step + 1, state.key, params, opt_state), metrics
+
+    return train_step

@@ -1,0 +1,47 @@
+"""What the loop needs to know of a task. `gptjax/tasks/` has the tenants."""
+
+from typing import Any, Protocol
+
+import jax
+
+from gptjax.config import Config
+from gptjax.training.sharding import Layout
+from gptjax.training.steps import Metrics, TrainState
+
+Batch = dict[str, Any]
+
+
+class Task(Protocol):
+    """A model, its batches, its train step and its way of being evaluated."""
+
+    config: Config
+
+    def init_state(self, key: jax.Array) -> TrainState:
+        """The state before the first step. Pure: it is traced."""
+
+    def train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        """One optimizer step. Pure: it is traced once. Metrics have at least `loss`."""
+
+    def train_batch(self, step: int) -> Batch:
+        """The host arrays of a step, the same at every call; the first axis is the batch."""
+
+    def evaluate(self, params: dict, layout: Layout, *, whole: bool = False) -> dict[str, float]:
+        """Measures the parameters on held-out data: at least `val_loss`, lower is better.
+
+        Args:
+          params: on the devices.
+          layout: puts host batches there too.
+          whole: over the whole split; otherwise on a sample, the same at every call.
+        """
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What has to be the same for a run to be continued: dotted names and JSON values."""
+
+    def describe_data(self) -> str:
+        """The data in some words, for people."""
+
+    def tokens_per_step(self) -> int:
+        """How many tokens an optimizer step learns from."""
+
+    def flops_per_token(self, n_params: int) -> float:
+        """Floating-point operations that training needs for each of them."""

@@ -1,0 +1,53 @@
+"""gptjax: trains a GPT and samples from it. One command, one config file, one mode.
+
+  python main.py --config=configs/char.py --mode=train
+  python main.py --config=configs/char.py --mode=sample --prompt="ROMEO:"
+
+Any knob of gptjax/config.py can be overridden: --config.train.steps=500.
+"""
+
+import importlib
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from gptjax import command_line, devices
+from gptjax.config import from_config_dict
+from gptjax.errors import UserError
+
+# Each module has `run(request) -> exit status`, and is imported when it is asked for.
+MODES = {
+    'train': 'gptjax.tools.train',
+    'sample': 'gptjax.tools.sample',
+    'eval': 'gptjax.tools.evaluate',
+}
+
+CONFIG = config_flags.DEFINE_config_file(
+    'config', None, 'Config file, such as configs/char.py or configs/char.py:baby.'
+)
+MODE = flags.DEFINE_enum('mode', 'train', list(MODES), 'What to do.')
+WORKDIR = flags.DEFINE_string('workdir', None, 'Default: runs/<config file>[-<argument>].')
+PROMPT = flags.DEFINE_multi_string('prompt', [], 'Text to continue; may be repeated.')
+PROMPT_FILE = flags.DEFINE_string('prompt_file', None, 'A prompt a line; - is standard input.')
+JSON = flags.DEFINE_bool('json', False, 'Print one JSON object on standard output.')
+
+
+def main(argv: list[str]) -> int:
+    """Does what the parsed flags say; returns the exit status."""
+    if argv[1:]:
+        raise UserError(f'unexpected argument {argv[1]!r}; options begin with --, see --help')
+    config = from_config_dict(CONFIG.value)
+    prompts = command_line.read_prompts(PROMPT.value, PROMPT_FILE.value)
+    workdir, command = command_line.name_workdir(
+        flags.FLAGS['config'].config_filename, WORKDIR.value
+    )
+    from gptjax.tools.request import Request
+
+    request = Request(config, Path(workdir), command, prompts, JSON.value)
+    return importlib.import_module(MODES[MODE.value]).run(request)
+
+
+if __name__ == '__main__':
+    devices.use_all_cores()
+    command_line.run(main, flags.FLAGS)
