@@ -40,7 +40,7 @@ def run(main: Callable[[list[str]], int], flag_values: flags.FlagValues) -> None
         except KeyboardInterrupt:
             return 130
 
-    logging.set_verbosity(logging.WARNING)  # Orbax tells its life at INFO.
+    logging.set_verbosity(logging.ERROR)  # Orbax tells its life at lower ones.
     app.run(guarded, flags_parser=parse)
 
 
@@ -63,14 +63,15 @@ def check_config_flags(argv: list[str]) -> list[str]:
         path = Path(argv[first].split('=', 1)[1].split(':')[0])
     if not path.is_file() or not os.access(path, os.R_OK):
         raise UserError(
-            f'--config={path} is not a file that can be read; {nearest(str(path), _known_configs())}'
+            f'--config={path} is not a file that can be read; '
+            + nearest(str(path), _known_configs())
         )
     known = [name for name, _ in flatten(Config())]
     for arg in argv:
-        if override := re.match(r'--?(?:no)?config\.([^=]+)', arg):
-            if override[1] not in known:
-                meant = nearest(override[1], known).replace('mean ', 'mean --config.')
-                raise UserError(f'{arg.split("=")[0]} is no knob; {meant}')
+        override = re.match(r'--?(?:no)?config\.([^=]+)', arg)
+        if override and override[1] not in known:
+            meant = nearest(override[1], known).replace('mean ', 'mean --config.')
+            raise UserError(f'{arg.split("=")[0]} is no knob; {meant}')
     rest = [arg for i, arg in enumerate(argv[1:], 1) if not first <= i < first + width]
     return [argv[0], *config_args, *rest]
 

@@ -12,7 +12,7 @@ from gptjax.config import SampleConfig
 
 @flax.struct.dataclass
 class Rules:
-    """Which rules apply. The values are traced, so changing one does not recompile; presence does."""
+    """Which rules apply. Changing a value does not recompile, since it is traced; presence does."""
 
     temperature: float | None = None  # None is greedy
     top_p: float | None = None
@@ -63,7 +63,7 @@ def choose(logits_BV, rules: Rules, key_B, seen_BV):
 
 
 def top_k(logits_BV, k: int):
-    """Keeps the k likeliest tokens; of equally likely ones, those with lower ids, as argmax does."""
+    """Keeps the k likeliest tokens; of equal ones, those with lower ids, as argmax does."""
     _, kept_BK = jax.lax.top_k(logits_BV, min(k, logits_BV.shape[-1]))
     rows_B1 = jnp.arange(len(logits_BV))[:, None]
     keep_BV = jnp.zeros(logits_BV.shape, bool).at[rows_B1, kept_BK].set(True)
@@ -87,6 +87,6 @@ def min_p(logits_BV, p):
 
 
 def penalize_repetition(logits_BV, seen_BV, penalty):
-    """Divides positive logits of seen tokens by the penalty, multiplies negative ones (CTRL, 2019)."""
+    """Divides positive logits of seen tokens by the penalty, multiplies negative (CTRL, 2019)."""
     weaker_BV = jnp.where(logits_BV > 0, logits_BV / penalty, logits_BV * penalty)
     return jnp.where(seen_BV, weaker_BV, logits_BV)

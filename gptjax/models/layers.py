@@ -1,7 +1,7 @@
 """The parts of a Transformer, as small Linen modules and pure functions.
 
-The suffix of a name is its shape: B batch, T query time, S key time, D model, N heads, H head width,
-F hidden, V vocabulary. Every option of `ModelConfig` is decided here, once.
+The suffix of a name is its shape: B batch, T query time, S key time, D model, N heads, H head
+width, F hidden, V vocabulary.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""Language modelling: the decoder learns to tell the next token of a text, and continues prompts."""
+"""Language modelling: the decoder learns to tell the next token, and continues prompts."""
 
 import dataclasses
 import functools

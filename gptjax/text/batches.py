@@ -47,7 +47,7 @@ def consecutive_windows(
 
 
 def whole_split(tokens: np.ndarray, *, batch_size: int, block_size: int) -> Iterator[Batch]:
-    """Every window once, and so every target once; rows missing from the last batch have length 0."""
+    """Every window, and so every target, once; rows missing in the last batch have length 0."""
     count = count_windows(tokens, block_size)
     for first in range(0, count, batch_size):
         index_B = np.arange(first, first + batch_size)

@@ -58,7 +58,5 @@ def _write(text: str) -> None:
 def _without_unknown(trained: Trained, prompt: str) -> str:
     kept = trained.task.tokenizer.drop_unknown(prompt)
     if kept != prompt:
-        say(
-            f'Dropped {len(prompt) - len(kept)} unknown characters from the prompt: {kept!r} is left'
-        )
+        say(f'Dropped {len(prompt) - len(kept)} unknown characters of the prompt; left: {kept!r}')
     return kept

@@ -98,9 +98,8 @@ def _announce(task, layout: Layout, like) -> None:
 
 def _show_result(request: Request) -> None:
     trained = load_trained(request)
-    say(
-        f'Validation, whole split, step {trained.step}: {evaluate.describe(evaluate.measure(trained))}'
-    )
+    figures = evaluate.describe(evaluate.measure(trained))
+    say(f'Validation, whole split, step {trained.step}: {figures}')
     say(f'Curves: {request.workdir / "loss.png"}. A sample:\n')
     options = dataclasses.replace(
         request.config.sample, max_new_tokens=SAMPLE_TOKENS, num_samples=1

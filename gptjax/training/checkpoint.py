@@ -190,7 +190,7 @@ def _verify(folder: Path) -> None:
 
 
 def _sums(folder: Path) -> dict[str, str]:
-    """SHA-256 of each file in the folders of a step; beside them are only Orbax's own late notes."""
+    """SHA-256 of each file in the folders of a step; beside them are Orbax's own late notes."""
     sums = {}
     for path in sorted(folder.glob('*/**/*')):
         if path.is_file():
@@ -213,8 +213,10 @@ def _differences(saved: dict, wanted: dict) -> Iterator[str]:
         elif name not in wanted:
             yield f'{name} is only in the checkpoint'
         else:
-            there, here = (
-                (tuple(x.shape), str(jnp.dtype(x.dtype))) for x in (saved[name], wanted[name])
-            )
+            there, here = _describe(saved[name]), _describe(wanted[name])
             if there != here:
                 yield f'{name} is {there} in the checkpoint and {here} here'
+
+
+def _describe(array) -> str:
+    return f'{jnp.dtype(array.dtype).name}{list(array.shape)}'
