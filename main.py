@@ -49,5 +49,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == '__main__':
-    devices.use_all_cores()
+    devices.tune_cpu()
     command_line.run(main, flags.FLAGS)
