@@ -30,6 +30,9 @@ MODE = flags.DEFINE_enum('mode', 'train', list(MODES), 'What to do.')
 WORKDIR = flags.DEFINE_string('workdir', None, 'Default: runs/<config file>[-<argument>].')
 PROMPT = flags.DEFINE_multi_string('prompt', [], 'Text to continue; may be repeated.')
 PROMPT_FILE = flags.DEFINE_string('prompt_file', None, 'A prompt a line; - is standard input.')
+COMPILATION_CACHE = flags.DEFINE_bool(
+    'compilation_cache', True, 'Keep compiled programs in ~/.cache/gptjax for the next start.'
+)
 JSON = flags.DEFINE_bool('json', False, 'Print one JSON object on standard output.')
 
 
@@ -37,6 +40,8 @@ def main(argv: list[str]) -> int:
     """Does what the parsed flags say; returns the exit status."""
     if argv[1:]:
         raise UserError(f'unexpected argument {argv[1]!r}; options begin with --, see --help')
+    if COMPILATION_CACHE.value:
+        devices.keep_compiled(Path.home() / '.cache' / 'gptjax' / 'compiled')
     config = from_config_dict(CONFIG.value)
     prompts = command_line.read_prompts(PROMPT.value, PROMPT_FILE.value)
     workdir, command = command_line.name_workdir(

@@ -25,9 +25,12 @@ def run(main: Callable[[list[str]], int], flag_values: flags.FlagValues) -> None
 
     def parse(argv: Sequence[str]) -> list[str]:
         try:
-            return flag_values(check_config_flags(list(argv)))
+            sys.argv[:] = check_config_flags(list(argv))  # ml_collections reads it there again.
+            return flag_values(sys.argv)
         except (flags.Error, UserError) as error:
             _leave(error, BAD_FLAGS)
+        except Exception as error:  # Anything that the code of a config file may raise.
+            _leave(f'the config file raised {type(error).__name__}: {error}', BAD_FLAGS)
 
     def guarded(argv: list[str]) -> int:
         try:
@@ -111,7 +114,7 @@ def _known_configs() -> list[str]:
     return sorted(map(str, Path('configs').glob('*.py'))) or ['configs/char.py']
 
 
-def _leave(error: Exception, status: int):
+def _leave(error: Exception | str, status: int):
     """One line on standard error, then the end."""
     message = str(error)
     if 'whilst parsing config file' in message:

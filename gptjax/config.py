@@ -207,6 +207,11 @@ def from_config_dict(values: Mapping[str, Any] | ml_collections.ConfigDict) -> C
     """
     if isinstance(values, ml_collections.ConfigDict):
         values = values.to_dict()
+    if not isinstance(values, Mapping):
+        raise UserError(
+            f'get_config() of the config file returned no ConfigDict but {values!r}; '
+            'let it return what default_config() gave, with its changes'
+        )
     return build(Config, values, '')
 
 

@@ -1,15 +1,16 @@
-"""What JAX computes on. The settings have to be made before JAX is imported."""
+"""What JAX computes on, and how it is set up for that."""
 
 import ctypes
 import os
 import sys
+from pathlib import Path
 
 # glibc's <malloc.h>
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 
 
 def tune_cpu() -> None:
-    """Makes JAX fast on CPUs; it changes nothing on a GPU.
+    """Makes JAX fast on CPUs, if called before JAX is imported; it changes nothing on a GPU.
 
     JAX gets one device for each core, unless JAX_NUM_CPU_DEVICES says otherwise: some loops of
     XLA's CPU backend use one thread, and with the batch split over devices they run on all cores.
@@ -25,6 +26,25 @@ def tune_cpu() -> None:
             mallopt(M_MMAP_MAX, 0)
             mallopt(M_ARENA_MAX, 1)
             mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def keep_compiled(folder: Path) -> None:
+    """Lets JAX find what it compiled before, unless JAX_COMPILATION_CACHE_DIR says where.
+
+    What is in the folder is run: it is made for its owner alone, and not used if it is not.
+    """
+    if 'JAX_COMPILATION_CACHE_DIR' in os.environ:
+        return
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private = folder.stat().st_uid == os.getuid() and not folder.stat().st_mode & 0o077
+    except OSError:  # A home that cannot be written to: compile anew every time.
+        return
+    if private:
+        import jax
+
+        jax.config.update('jax_compilation_cache_dir', str(folder))
+        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 
 def has_accelerator() -> bool:

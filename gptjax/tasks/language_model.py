@@ -158,13 +158,15 @@ class LanguageModel:
     ) -> Iterator[list[str]]:
         """Continues prompts, `num_samples` times each, until a stop string or max_new_tokens.
 
+        Prompts are checked at once, before the iterator is used.
+
         Args:
           params: of the model.
           prompts: texts; an empty one stands for a line break.
           config: how to draw.
 
-        Yields:
-          The new text of each row, rows of a prompt next to each other.
+        Returns:
+          The new text of each row, piece by piece, rows of a prompt next to each other.
 
         Raises:
           UnknownCharacterError: a prompt has a character that the vocabulary lacks.
@@ -172,10 +174,14 @@ class LanguageModel:
         ids = [self.tokenizer.encode(prompt or '\n') for prompt in prompts]
         texts = [TextStream(self.tokenizer, config.stop) for _ in ids * config.num_samples]
         stopped_B = np.zeros(len(texts), bool)
-        for new in sample.stream(self.model, params, ids, config, stopped_B):
-            yield [text.push(new_ids) for text, new_ids in zip(texts, new, strict=True)]
-            stopped_B[:] = [text.ended for text in texts]
-        yield [text.finish() for text in texts]
+
+        def pieces():
+            for new in sample.stream(self.model, params, ids, config, stopped_B):
+                yield [text.push(new_ids) for text, new_ids in zip(texts, new, strict=True)]
+                stopped_B[:] = [text.ended for text in texts]
+            yield [text.finish() for text in texts]
+
+        return pieces()
 
     def fingerprint(self) -> dict[str, Any]:
         """What has to be the same for a run to be continued."""

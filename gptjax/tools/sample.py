@@ -3,9 +3,8 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from gptjax.config import SampleConfig
 from gptjax.tools.request import Request, Trained, load_trained
 from gptjax.training.progress import say
 
@@ -13,39 +12,41 @@ from gptjax.training.progress import say
 def run(request: Request) -> int:
     """Prints the texts as they come, or one JSON object with --json."""
     trained = load_trained(request)
+    config = request.config.sample
     prompts = request.prompts or ('',)
-    if request.config.sample.unknown == 'skip':
+    if config.unknown == 'skip':
         prompts = tuple(_without_unknown(trained, prompt) for prompt in prompts)
-    say(f'Step {trained.step} of {request.workdir}')
-    show(trained, prompts, request.config.sample, as_json=request.as_json)
-    return 0
-
-
-def show(
-    trained: Trained, prompts: Sequence[str], config: SampleConfig, *, as_json: bool = False
-) -> None:
-    """Prints each prompt with its continuations on standard output.
-
-    A single text is printed as it comes; of several, each is printed when it is whole.
-    """
+    pieces = trained.task.stream_text(trained.params, prompts, config)
     rows = [prompt for prompt in prompts for _ in range(config.num_samples)]
-    texts = ['' for _ in rows]
-    streaming = len(rows) == 1 and not as_json
-    if streaming:
-        _write(rows[0])
-    for pieces in trained.task.stream_text(trained.params, prompts, config):
-        texts = [text + piece for text, piece in zip(texts, pieces, strict=True)]
-        if streaming:
-            _write(pieces[0])
-    if as_json:
+    say(f'Step {trained.step} of {request.workdir}')
+    if request.as_json:
+        texts = map(''.join, zip(*pieces, strict=True))
         samples = [{'prompt': p, 'text': t} for p, t in zip(rows, texts, strict=True)]
         sampling = dataclasses.asdict(config)
         print(json.dumps({'samples': samples, 'step': trained.step, 'sampling': sampling}))
-    elif streaming:
-        _write('\n')
     else:
-        for i, (prompt, text) in enumerate(zip(rows, texts, strict=True), 1):
-            _write(f'--- {i} of {len(rows)} ---\n{prompt}{text}\n')
+        show(rows, pieces)
+    return 0
+
+
+def show(prompts: Sequence[str], pieces: Iterable[list[str]]) -> None:
+    """Prints each row's prompt and continuation on standard output.
+
+    A single row is printed as it comes; of several, each is printed when it is whole.
+
+    Args:
+      prompts: one for each row.
+      pieces: of the rows, as `stream_text` gives them.
+    """
+    if len(prompts) == 1:
+        _write(prompts[0])
+        for (piece,) in pieces:
+            _write(piece)
+        _write('\n')
+        return
+    texts = map(''.join, zip(*pieces, strict=True))
+    for i, (prompt, text) in enumerate(zip(prompts, texts, strict=True), 1):
+        _write(f'--- {i} of {len(prompts)} ---\n{prompt}{text}\n')
 
 
 def _write(text: str) -> None:

@@ -66,32 +66,39 @@ def train(
     first = done = int(state.step)
     log = MetricsLog(metrics_path, first)
     meter = Meter(task, state.params, log.rows[-1]['elapsed_s'] if log.rows else 0.0)
+    saved = first
     with log, Interrupts() as interrupts, RunProgress(first, config.steps) as progress:
-        while done < config.steps and not interrupts.signal:
-            state, metrics = step_fn(state, layout.put(task.train_batch(done)))
-            layout.wait(metrics)
-            if meter.is_due(config.log_every):
-                # The device has its next step by now, so it does not wait while the host looks.
-                row = meter.read()
-                log.append(row)
-                progress.show(row)
-            done += 1
-            meter.add(done, metrics)
-
-            saving = interrupts.signal or done == config.steps or done % config.save_every == 0
-            if saving or done % config.eval_every == 0:
-                row = meter.read()
-                # After a signal time is short: that checkpoint gets no loss, and is never the best.
-                if not interrupts.signal:
-                    row |= task.evaluate(state.params, layout)
+        try:
+            while done < config.steps and not interrupts.signal:
+                state, metrics = step_fn(state, layout.put(task.train_batch(done)))
+                layout.wait(metrics)
+                if meter.is_due(config.log_every):
+                    # The device has its next step by now, so it does not wait for this.
+                    _record(meter.read(), log, progress)
+                done += 1
+                meter.add(done, metrics)
+                saving = done == config.steps or done % config.save_every == 0
+                if saving or done % config.eval_every == 0:
+                    row = meter.read() | task.evaluate(state.params, layout)
                     _require_finite(done, {'val_loss': row['val_loss']})
-                log.append(row)
-                progress.show(row)
-                if saving:
-                    checkpoints.save(state, row.get('val_loss', math.inf))
-                meter.restart()
-        checkpoints.close()
+                    _record(row, log, progress)
+                    if saving:
+                        checkpoints.save(state, row['val_loss'])
+                        saved = done
+                    meter.restart()
+            if saved != done:
+                # After a signal time is short: this one gets no loss, and is never the best.
+                _record(meter.read(), log, progress)
+                checkpoints.save(state, math.inf)
+        finally:
+            checkpoints.close()
     return Outcome(state, interrupts.signal)
+
+
+def _record(row: Row, log: MetricsLog, progress: RunProgress) -> None:
+    if row:
+        log.append(row)
+        progress.show(row)
 
 
 class Meter:
@@ -125,13 +132,15 @@ class Meter:
         self._timed_from, self._timed_steps = time.perf_counter(), 0
 
     def read(self) -> Row:
-        """Waits for the steps added since the last call and makes one row of them.
+        """Waits for the steps added since the last call and makes one row of them, if any.
 
         Raises:
           DivergedError: a value is not finite.
         """
         rows = [(step, jax.device_get(metrics)) for step, metrics in self._pending]
         self._pending = []
+        if not rows:
+            return {}
         for step, metrics in rows:
             _require_finite(step, metrics)
         step, last = rows[-1]

@@ -75,8 +75,8 @@ def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation, ac
         params = optax.apply_updates(state.params, updates)
         metrics = {
             'loss': loss_sum / count,
-            'grad_norm': optax.global_norm(grads),
-            'param_norm': optax.global_norm(params),
+            'grad_norm': optax.tree.norm(grads),
+            'param_norm': optax.tree.norm(params),
         }
         return TrainState(state.step + 1, state.key, params, opt_state), metrics
 

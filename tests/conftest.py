@@ -1,0 +1,89 @@
+"""What all tests share: eight simulated CPU devices, tiny configurations, a tiny text."""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+os.environ['JAX_PLATFORMS'] = 'cpu'
+os.environ['JAX_NUM_CPU_DEVICES'] = '8'
+# Shared by all tests and their processes of this session: each program is compiled once.
+_compiled = tempfile.TemporaryDirectory(prefix='gptjax-compiled-')
+os.environ['JAX_COMPILATION_CACHE_DIR'] = _compiled.name
+os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # main.py and configs/ are not in the package.
+
+import dataclasses  # noqa: E402
+import subprocess  # noqa: E402
+
+import pytest  # noqa: E402
+
+from gptjax.config import Config, DataConfig, ModelConfig, SampleConfig, TrainConfig  # noqa: E402
+
+VERSE = (
+    'ROMEO:\nBut, soft! what light through yonder window breaks?\n'
+    'It is the east, and Juliet is the sun.\n\nJULIET:\nAy me!\n\n'
+    'ROMEO:\nShe speaks: O, speak again, bright angel! for thou art\n'
+    "As glorious to this night, being o'er my head\nAs is a winged messenger of heaven.\n\n"
+)
+
+
+@pytest.fixture
+def root() -> Path:
+    return ROOT
+
+
+@pytest.fixture(scope='session')
+def verse_file(tmp_path_factory) -> Path:
+    """A text of some thousand characters."""
+    path = tmp_path_factory.mktemp('text') / 'verse.txt'
+    path.write_text(VERSE * 20)
+    return path
+
+
+@pytest.fixture(scope='session')
+def tiny(tmp_path_factory, verse_file) -> Config:
+    """A configuration that compiles in a second or two."""
+    return Config(
+        name='tiny',
+        model=ModelConfig(block_size=16, n_layer=2, n_head=2, n_embd=16),
+        data=DataConfig(path=str(verse_file), cache_dir=str(tmp_path_factory.mktemp('cache'))),
+        train=TrainConfig(
+            steps=6, batch_size=8, learning_rate=1e-2, eval_every=3, save_every=3, log_every=2
+        ),
+        sample=SampleConfig(max_new_tokens=20, chunk=4),
+    )
+
+
+def replace(config: Config, **sections) -> Config:
+    """The configuration with some knobs of some sections changed, as in train={'steps': 3}."""
+    changed = {
+        name: dataclasses.replace(getattr(config, name), **values)
+        for name, values in sections.items()
+    }
+    return dataclasses.replace(config, **changed)
+
+
+def run_main(*args: str, cwd: Path = ROOT, env: dict | None = None, **kwargs):
+    """main.py in a process of its own, with its output captured as text."""
+    environment = {**os.environ, 'JAX_NUM_CPU_DEVICES': '1', **(env or {})}
+    return subprocess.run(
+        [sys.executable, str(ROOT / 'main.py'), *args],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        **kwargs,
+    )
+
+
+def one_line(done, status: int) -> str:
+    """The single line on standard error of a run that failed with this status."""
+    lines = done.stderr.strip().splitlines()
+    assert done.returncode == status, done.stderr
+    assert len(lines) == 1, done.stderr
+    assert 'Traceback' not in done.stderr
+    return lines[0]

@@ -1,0 +1,162 @@
+"""The command line: every mistake is one line on standard error, with the right status, at once."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from gptjax import command_line
+from gptjax.errors import UserError
+from tests.conftest import ROOT, one_line, run_main
+
+CHAR = '--config=configs/char.py:small'
+
+
+def test_help_answers_in_under_a_second_and_loads_nothing_heavy():
+    began = time.monotonic()
+    done = run_main('--help')
+    assert time.monotonic() - began < 1.0
+    assert '--mode: <train|sample|eval>' in done.stdout
+    program = 'import sys, main; print([m for m in ("jax", "flax", "orbax") if m in sys.modules])'
+    done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == '[]'
+
+
+@pytest.mark.parametrize(
+    ('args', 'status', 'message'),
+    [
+        ([], 2, '--config is missing; try --config=configs/char.py'),
+        (['--config=configs/cha.py'], 2, 'cha.py is not a file .*; did you mean configs/char.py'),
+        (['--config=configs'], 2, 'configs is not a file that can be read'),
+        (['--config', 'zzz'], 2, 'zzz is not a file .* known are configs/char.py, '),
+        (['--config=configs/char.py:huge'], 2, 'char.py:huge is unknown; use :small or :baby'),
+        (['--config=configs/char_nanogpt.py'], 2, 'is unknown; use :cpu or :gpu'),
+        ([CHAR, '--config.model.nlayer=3'], 2, 'no knob; did you mean --config.model.n_layer'),
+        ([CHAR, '--config.n_layer=3'], 2, 'no knob; did you mean --config.model.n_layer'),
+        ([CHAR, '--config.model.n_layer=x'], 2, "n_layer=x: invalid literal for int.*'x'"),
+        ([CHAR, '--config.model.bias=perhaps'], 2, 'bias=perhaps: '),
+        ([CHAR, '--config.train.learning_rate=fast'], 2, 'learning_rate=fast: could not convert'),
+        ([CHAR, '--mode=fly'], 2, '--mode=fly: value should be one of <train|sample|eval>'),
+        ([CHAR, '--wokdir=x'], 2, "Unknown command line flag 'wokdir'. Did you mean: workdir"),
+        ([CHAR, 'train'], 1, "unexpected argument 'train'; options begin with --"),
+        ([CHAR, '--config.model.n_embd=130'], 1, 'n_embd=130 is not divisible .*n_head=4; .*=132'),
+        ([CHAR, '--config.model.n_layer=-2'], 1, 'model.n_layer=-2 must be at least 1'),
+        ([CHAR, '--config.sample.temperature=-1'], 1, 'temperature=-1.0 must be at least 0'),
+        ([CHAR, '--mode=sample', '--prompt_file=none'], 1, 'cannot read --prompt_file=none: No su'),
+        (['--config.train.steps=0', CHAR], 1, 'train.steps=0 must be at least 1'),
+        (
+            [CHAR, '--mode=sample', '--workdir=zz'],
+            1,
+            'no trained model in zz; train it first: pyth',
+        ),
+        ([CHAR, '--mode=eval', '--workdir=zz'], 1, 'no trained model in zz; train it first: .*zz'),
+        ([CHAR, '--config.data.path=none.txt'], 1, 'cannot read none.txt .No such file'),
+        ([CHAR, '--config.data.corpus=x'], 1, "data.corpus='x' is unknown; known are shakes"),
+        ([CHAR, '--config.mesh.data=3'], 1, 'mesh.data=3 .* needs 3 devices, and there are 1'),
+    ],
+)
+def test_mistakes(args, status, message, tmp_path):
+    import re
+
+    done = run_main(*args)
+    assert re.search(message.replace('|', r'\|'), one_line(done, status)), done.stderr
+    assert done.stdout == ''
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        ('def get_config(', 'broken.py'),
+        ('x = 1', 'get_config'),
+        ('def get_config():\n  return None', 'returned no ConfigDict'),
+        ('import nonexistent', "No module named 'nonexistent'"),
+        (
+            'from gptjax.config import default_config\n'
+            'def get_config():\n  c = default_config()\n  c.model.nlayer = 3\n  return c',
+            'unknown configuration key model.nlayer; did you mean model.n_layer',
+        ),
+        (
+            'from gptjax.config import default_config\n'
+            'def get_config():\n  c = default_config()\n  c.model.n_layer = "3"\n  return c',
+            'n_layer',
+        ),
+    ],
+)
+def test_a_broken_config_file_is_one_line(content, message, tmp_path):
+    path = tmp_path / 'broken.py'
+    path.write_text(content)
+    done = run_main(f'--config={path}')
+    line = one_line(done, done.returncode)
+    assert done.returncode in (1, 2)
+    assert message in line
+
+
+def test_an_unreadable_config_is_refused(tmp_path):
+    path = tmp_path / 'mine.py'
+    path.write_text('')
+    path.chmod(0)
+    if os.geteuid() == 0:  # Root reads everything: ask as somebody else.
+        os.chmod(tmp_path, 0o755)
+        program = (
+            f'import os, sys; sys.path.insert(0, {str(ROOT)!r})\n'
+            'from gptjax import command_line; os.setuid(65534)\n'
+            f'command_line.check_config_flags(["main.py", "--config={path}"])'
+        )
+        for folder in (tmp_path.parent, tmp_path.parent.parent):
+            folder.chmod(0o755)
+        done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
+        assert 'is not a file that can be read' in done.stderr
+    else:
+        with pytest.raises(UserError, match='is not a file that can be read'):
+            command_line.check_config_flags(['main.py', f'--config={path}'])
+
+
+def test_overrides_may_come_before_the_config():
+    argv = ['main.py', '--config.train.steps=3', '--mode=eval', '--config', 'configs/char.py']
+    expected = ['main.py', '--config', 'configs/char.py', '--config.train.steps=3', '--mode=eval']
+    assert command_line.check_config_flags(argv) == expected
+
+
+@pytest.mark.parametrize(
+    ('config', 'workdir', 'expected'),
+    [
+        ('configs/char.py', None, ('runs/char', '')),
+        ('configs/char.py:baby', None, ('runs/char-baby', '')),
+        ('/else/where/mine.py:a', 'here', ('here', ' --workdir=here')),
+    ],
+)
+def test_workdir_names(config, workdir, expected):
+    folder, extra = expected
+    command = f'python main.py --config={config}{extra}'
+    assert command_line.name_workdir(config, workdir) == (folder, command)
+
+
+def test_prompts_from_flags_and_a_file(tmp_path):
+    path = tmp_path / 'prompts.txt'
+    path.write_text('two\nthree\n')
+    assert command_line.read_prompts(['one'], str(path)) == ('one', 'two', 'three')
+    assert command_line.read_prompts(['one'], None) == ('one',)
+    path.write_bytes(b'ab\xff')
+    with pytest.raises(UserError, match='is not UTF-8 at byte 2; convert it'):
+        command_line.read_prompts([], str(path))
+
+
+def test_ctrl_c_outside_training_is_quiet():
+    program = 'import main, time; from gptjax import command_line\nfrom absl import flags\n'
+    program += 'def wait(argv): print("ready", flush=True); time.sleep(60)\n'
+    program += 'command_line.run(wait, flags.FLAGS)'
+    process = subprocess.Popen(
+        [sys.executable, '-c', program, CHAR],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == 'ready\n'
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert 'Traceback' not in stderr

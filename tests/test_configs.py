@@ -1,0 +1,45 @@
+"""Every config file trains for two steps and then samples, as a user would type it."""
+
+import json
+
+import pytest
+
+from tests.conftest import ROOT, run_main
+
+ARGUMENTS = {'char': ['small', 'baby'], 'char_nanogpt': ['cpu', 'gpu']}
+# The real architecture at a size that compiles quickly; the real recipe on a text at hand.
+SMALL = [
+    '--config.train.steps=2',
+    '--config.train.eval_every=2',
+    '--config.train.save_every=2',
+    '--config.train.batch_size=4',
+    '--config.model.block_size=16',
+    '--config.model.n_layer=1',
+    '--config.model.n_head=2',
+    '--config.model.n_embd=16',
+    '--config.sample.max_new_tokens=8',
+]
+
+
+def test_every_config_is_listed_here():
+    assert {path.stem for path in (ROOT / 'configs').glob('*.py')} == ARGUMENTS.keys()
+
+
+@pytest.mark.parametrize(
+    'config', [f'configs/{name}.py:{a}' for name, args in ARGUMENTS.items() for a in args]
+)
+def test_config_trains_evaluates_and_samples(config, tmp_path, verse_file):
+    common = [f'--config={config}', f'--workdir={tmp_path / "run"}', *SMALL]
+    done = run_main(*common, f'--config.data.path={verse_file}', '--mode=train')
+    assert done.returncode == 0, done.stderr
+    assert f'training {config[8:].replace(".py", "")}' in done.stderr
+    assert f'python main.py --config={config} --workdir={tmp_path / "run"} --mode=sample' in (
+        done.stderr
+    )
+    done = run_main(*common, '--mode=sample', '--json', '--prompt=ROMEO:')
+    assert len(json.loads(done.stdout)['samples'][0]['text']) == 8
+
+
+def test_the_header_of_a_config_has_its_command():
+    for path in (ROOT / 'configs').glob('*.py'):
+        assert f'python main.py --config=configs/{path.name}' in path.read_text()

@@ -1,0 +1,62 @@
+"""metrics.jsonl is exact across interruptions; loss.png can be drawn of anything."""
+
+import json
+import math
+
+import pytest
+
+from gptjax.training.metrics import (
+    MetricsLog,
+    model_flops_utilization,
+    plot_losses,
+    read_metrics,
+)
+
+
+def test_rows_after_the_resumed_step_are_dropped(tmp_path):
+    path = tmp_path / 'metrics.jsonl'
+    with MetricsLog(path, 0) as log:
+        for step in (2, 4, 6):
+            log.append({'step': step, 'train_loss': 1.0})
+    with MetricsLog(path, 4) as log:
+        log.append({'step': 6, 'train_loss': 2.0})
+    assert [(row['step'], row['train_loss']) for row in read_metrics(path)] == [
+        (2, 1.0),
+        (4, 1.0),
+        (6, 2.0),
+    ]
+
+
+def test_a_line_cut_by_a_kill_is_ignored(tmp_path):
+    path = tmp_path / 'metrics.jsonl'
+    path.write_text('{"step": 1}\n{"step": 2, "train_')
+    assert read_metrics(path) == [{'step': 1}]
+
+
+def test_what_json_cannot_say_is_left_out(tmp_path):
+    path = tmp_path / 'metrics.jsonl'
+    with MetricsLog(path, 0) as log:
+        log.append({'step': 1, 'val_loss': math.inf, 'train_loss': math.nan})
+    assert json.loads(path.read_text()) == {'step': 1}
+
+
+@pytest.mark.parametrize(
+    'rows',
+    [
+        [],
+        [{'step': 1, 'train_loss': 4.0}],
+        [{'step': 5, 'train_loss': 3.0, 'val_loss': 3.1}],
+        [{'step': i, 'train_loss': 4 / i, 'val_loss': 5 / i} for i in range(1, 30)],
+    ],
+    ids=len,
+)
+def test_curves_can_be_drawn(tmp_path, rows):
+    plot_losses(rows, tmp_path / 'loss.png', 'a title')
+    assert (tmp_path / 'loss.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_mfu_needs_a_known_chip():
+    assert model_flops_utilization(989e12, 'NVIDIA H200', 2) == pytest.approx(0.5)
+    assert model_flops_utilization(1e12, 'cpu', 1) is None
+    # The longest name that fits: an A100 is no A10.
+    assert model_flops_utilization(312e12, 'NVIDIA A100-SXM4-40GB', 1) == pytest.approx(1.0)
