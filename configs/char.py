@@ -3,6 +3,8 @@
 python main.py --config=configs/char.py --mode=train          # :baby with a GPU, else :small
 python main.py --config=configs/char.py:small --mode=train    # 0.8M parameters
 python main.py --config=configs/char.py:baby --mode=train     # 10.7M parameters, nanoGPT's size
+
+:small takes 1.5 to 2.5 minutes on 2 CPU cores and ends near 1.73 nats per character.
 """
 
 from gptjax.config import default_config
@@ -13,12 +15,12 @@ from gptjax.errors import UserError
 def get_config(size: str = ''):
     if not size:
         size = 'baby' if has_accelerator() else 'small'
-    c = default_config()
+    c = default_config()  # Rotary positions, RMS norm, squared ReLU, zero-initialised residuals.
     c.name = f'char:{size}'
     c.data.corpus = 'shakespeare'
     if size == 'small':
         c.model.update(block_size=64, n_layer=4, n_head=4, n_embd=128)
-        c.train.update(steps=2000, batch_size=24, learning_rate=4e-3, warmup_steps=50)
+        c.train.update(steps=1600, batch_size=16, learning_rate=4e-3, warmup_steps=50)
     elif size == 'baby':
         c.model.update(
             block_size=256, n_layer=6, n_head=6, n_embd=384, dropout=0.2, dtype='bfloat16'

@@ -38,24 +38,26 @@ FLAGS = [
 
 
 def start(folder, verse_file):
-    # XLA promises the same bits on one core only.
-    core = min(os.sched_getaffinity(0))
-    return subprocess.Popen(
-        [
-            sys.executable,
-            str(ROOT / 'main.py'),
-            *FLAGS,
-            f'--workdir={folder / "run"}',
-            f'--config.data.path={verse_file}',
-            f'--config.data.cache_dir={folder / "cache"}',
-        ],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, 'JAX_NUM_CPU_DEVICES': '1'},
-        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
-    )
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})  # XLA promises the same bits on one core only.
+    try:
+        return subprocess.Popen(
+            [
+                sys.executable,
+                str(ROOT / 'main.py'),
+                *FLAGS,
+                f'--workdir={folder / "run"}',
+                f'--config.data.path={verse_file}',
+                f'--config.data.cache_dir={folder / "cache"}',
+            ],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, 'JAX_NUM_CPU_DEVICES': '1'},
+        )
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def final_state(folder):

@@ -32,7 +32,11 @@ class Trained:
     task: object  # gptjax.training.task.Task, with the way of generating of its kind
     params: dict
     step: int
-    layout: Layout
+    layout: Layout  # of the parameters: a copy on every device
+
+    def params_on_one_device(self) -> dict:
+        """For work that is not split over devices, which would otherwise all do it."""
+        return jax.device_put(self.params, jax.devices()[0])
 
 
 def config_path(workdir: Path) -> Path:
@@ -67,7 +71,7 @@ def load_trained(request: Request) -> Trained:
             f'{request.command} --mode=train'
         )
     task = tasks.load(load_config(workdir), workdir)
-    layout = Layout(MeshConfig(data=1), 1)
+    layout = Layout(MeshConfig(), jax.device_count())
     order = checkpoints.best_first() if which == 'best' else checkpoints.steps()
     step, state = checkpoints.restore(abstract_state(task, layout), order)
     return Trained(task, jax.block_until_ready(state.params), step, layout)
