@@ -7,6 +7,7 @@ Any knob of gptjax/config.py can be overridden: --config.train.steps=500.
 """
 
 import importlib
+import sys
 from pathlib import Path
 
 from absl import flags
@@ -40,15 +41,14 @@ def main(argv: list[str]) -> int:
     """Does what the parsed flags say; returns the exit status."""
     if argv[1:]:
         raise UserError(f'unexpected argument {argv[1]!r}; options begin with --, see --help')
-    if COMPILATION_CACHE.value:
-        devices.keep_compiled(Path.home() / '.cache' / 'gptjax' / 'compiled')
     config = from_config_dict(CONFIG.value)
     prompts = command_line.read_prompts(PROMPT.value, PROMPT_FILE.value)
-    workdir, command = command_line.name_workdir(
-        flags.FLAGS['config'].config_filename, WORKDIR.value
-    )
+    workdir = WORKDIR.value or command_line.default_workdir(flags.FLAGS['config'].config_filename)
+    if COMPILATION_CACHE.value:
+        devices.keep_compiled(Path.home() / '.cache' / 'gptjax' / 'compiled')
     from gptjax.tools.request import Request
 
+    command = command_line.command_to_repeat(sys.argv)
     request = Request(config, Path(workdir), command, prompts, JSON.value)
     return importlib.import_module(MODES[MODE.value]).run(request)
 

@@ -6,6 +6,7 @@ they cannot say well is checked here, before them.
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ def run(main: Callable[[list[str]], int], flag_values: flags.FlagValues) -> None
         try:
             sys.argv[:] = check_config_flags(list(argv))  # ml_collections reads it there again.
             return flag_values(sys.argv)
+        except SystemExit:  # absl leaves with 1 after --help, which is no failure.
+            sys.exit(0)
         except (flags.Error, UserError) as error:
             _leave(error, BAD_FLAGS)
         except Exception as error:  # Anything that the code of a config file may raise.
@@ -40,6 +43,11 @@ def run(main: Callable[[list[str]], int], flag_values: flags.FlagValues) -> None
         except BrokenPipeError:  # The reader of our output, `head` for example, has enough.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
+        except OSError as error:
+            where = f'{error.filename}: ' if error.filename else ''
+            _leave(
+                f'{where}{error.strerror}; check the path, its owner and the space', USER_MISTAKE
+            )
         except KeyboardInterrupt:
             return 130
 
@@ -50,64 +58,81 @@ def run(main: Callable[[list[str]], int], flag_values: flags.FlagValues) -> None
 def check_config_flags(argv: list[str]) -> list[str]:
     """Checks --config and its overrides, and puts --config first, where ml_collections wants it.
 
+    Of several --config, the last one counts, as of any flag.
+
     Raises:
       UserError: the file is missing or an override names no knob.
     """
-    config_at = [i for i, arg in enumerate(argv) if re.match(r'--?config(=|$)', arg)]
-    if not config_at:
-        if any(re.match(r'--?help', arg) for arg in argv):
+    program, *args = argv
+    config, rest = None, []
+    while args:
+        arg = args.pop(0)
+        name, _, value = arg.lstrip('-').partition('=')
+        if not arg.startswith('-') or name != 'config':
+            rest.append(arg)
+        elif '=' in arg or args:
+            config = value if '=' in arg else args.pop(0)
+    if config is None:
+        if any(re.fullmatch(r'--?help\w*', arg) for arg in rest):
             return argv
         raise UserError(f'--config is missing; try --config={_known_configs()[0]}')
-    first = config_at[-1]
-    width = 1 if '=' in argv[first] else 2
-    config_args = argv[first : first + width]
-    path = Path(config_args[-1].removeprefix('-').removeprefix('-config=').split(':')[0])
-    if width == 1:
-        path = Path(argv[first].split('=', 1)[1].split(':')[0])
+    path = Path(config.split(':')[0])
     if not path.is_file() or not os.access(path, os.R_OK):
         raise UserError(
             f'--config={path} is not a file that can be read; '
             + nearest(str(path), _known_configs())
         )
-    known = [name for name, _ in flatten(Config())]
-    for arg in argv:
+    known = [f'--config.{name}' for name, _ in flatten(Config())]
+    for arg in rest:
         override = re.match(r'--?(?:no)?config\.([^=]+)', arg)
-        if override and override[1] not in known:
-            meant = nearest(override[1], known).replace('mean ', 'mean --config.')
-            raise UserError(f'{arg.split("=")[0]} is no knob; {meant}')
-    rest = [arg for i, arg in enumerate(argv[1:], 1) if not first <= i < first + width]
-    return [argv[0], *config_args, *rest]
+        if override and f'--config.{override[1]}' not in known:
+            name = arg.split('=')[0]
+            raise UserError(f'{name} is no knob; {nearest(name, known)}')
+    return [program, f'--config={config}', *rest]
+
+
+def command_to_repeat(argv: Sequence[str]) -> str:
+    """The command line without what one would change next: its mode, prompts and output."""
+    changing = ('mode', 'prompt', 'prompt_file', 'json', 'nojson')
+    kept, args = [], list(argv[1:])
+    while args:
+        arg = args.pop(0)
+        if not arg.startswith('-') or arg.lstrip('-').partition('=')[0] not in changing:
+            kept.append(arg)
+        elif '=' not in arg and not arg.endswith('json') and args:
+            args.pop(0)  # Its value.
+    return shlex.join(['python', 'main.py', *kept])
 
 
 def read_prompts(prompts: Sequence[str], prompt_file: str | None) -> tuple[str, ...]:
-    """All prompts: those of the flag, then those of the file (- is standard input), a line each.
+    """All prompts: those of the flag, then the lines of the file (- is standard input).
 
     Raises:
-      UserError: the file cannot be read or is not UTF-8.
+      UserError: the file cannot be read, is not UTF-8 or holds no prompt.
     """
     if prompt_file is None:
         return tuple(prompts)
     try:
-        if prompt_file == '-':
-            text = sys.stdin.buffer.read().decode()
-        else:
-            text = Path(prompt_file).read_text(encoding='utf-8')
+        source = sys.stdin.fileno() if prompt_file == '-' else prompt_file
+        with open(source, encoding='utf-8-sig', newline='\n') as file:
+            text = file.read()
     except OSError as error:
         raise UserError(f'cannot read --prompt_file={prompt_file}: {error.strerror}') from None
     except UnicodeDecodeError as error:
         raise UserError(
             f'--prompt_file={prompt_file} is not UTF-8 at byte {error.start}; convert it with iconv'
         ) from None
-    return (*prompts, *text.splitlines())
+    # Not splitlines(), which cuts at form feeds and other rarities too.
+    lines = [line.rstrip('\r') for line in text.split('\n')]
+    if not any(lines):
+        raise UserError(f'--prompt_file={prompt_file} holds no prompt; write one on each line')
+    return (*prompts, *filter(None, lines))
 
 
-def name_workdir(config_flag: str, workdir: str | None) -> tuple[str, str]:
-    """The work directory, and the command (without a mode) that comes back to it."""
-    command = f'python main.py --config={config_flag}'
-    if workdir:
-        return workdir, f'{command} --workdir={workdir}'
-    path, _, argument = config_flag.partition(':')
-    return os.path.join('runs', Path(path).stem + (f'-{argument}' if argument else '')), command
+def default_workdir(config: str) -> str:
+    """runs/<name of the config file>[-<argument>]."""
+    path, _, argument = config.partition(':')
+    return os.path.join('runs', Path(path).stem + (f'-{argument}' if argument else ''))
 
 
 def _known_configs() -> list[str]:

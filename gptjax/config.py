@@ -23,7 +23,7 @@ from gptjax.schema import build, check_bounds, knob
 class ModelConfig:
     """The architecture. Anything here that changes makes another model."""
 
-    block_size: int = knob(64, 'the longest context, in tokens', low=1)
+    block_size: int = knob(64, 'the longest context, in tokens', low=2)
     n_layer: int = knob(4, 'Transformer blocks', low=1)
     n_head: int = knob(4, 'attention heads', low=1)
     n_embd: int = knob(128, 'width of the residual stream', low=1)
@@ -200,10 +200,10 @@ def default_config() -> ml_collections.ConfigDict:
 
 
 def from_config_dict(values: Mapping[str, Any] | ml_collections.ConfigDict) -> Config:
-    """The dataclass of a ConfigDict or of parsed JSON.
+    """The dataclass of a ConfigDict or of parsed JSON; what is not there has its default.
 
     Raises:
-      UserError: a key is unknown, missing or of the wrong type, or a value is out of bounds.
+      UserError: a key is unknown or of the wrong type, or a value is out of bounds.
     """
     if isinstance(values, ml_collections.ConfigDict):
         values = values.to_dict()

@@ -10,7 +10,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 
 
 def tune_cpu() -> None:
-    """Makes JAX fast on CPUs, if called before JAX is imported; it changes nothing on a GPU.
+    """Makes JAX fast on CPUs, if called before JAX is imported.
 
     JAX gets one device for each core, unless JAX_NUM_CPU_DEVICES says otherwise: some loops of
     XLA's CPU backend use one thread, and with the batch split over devices they run on all cores.

@@ -65,10 +65,6 @@ def build(cls: type, values: Mapping[str, Any], prefix: str):
         if key not in fields:
             known = [prefix + name for name in fields]
             raise UserError(f'unknown configuration key {prefix}{key}; {nearest(key, known)}')
-    if missing := [prefix + name for name in fields if name not in values]:
-        raise UserError(
-            f'the configuration lacks {", ".join(missing)}; start it from default_config()'
-        )
     parsed = {}
     for name, value in values.items():
         kind = fields[name].type

@@ -19,6 +19,7 @@ def test_help_answers_in_under_a_second_and_loads_nothing_heavy():
     began = time.monotonic()
     done = run_main('--help')
     assert time.monotonic() - began < 1.0
+    assert done.returncode == 0
     assert '--mode: <train|sample|eval>' in done.stdout
     program = 'import sys, main; print([m for m in ("jax", "flax", "orbax") if m in sys.modules])'
     done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True)
@@ -31,6 +32,8 @@ def test_help_answers_in_under_a_second_and_loads_nothing_heavy():
         ([], 2, '--config is missing; try --config=configs/char.py'),
         (['--config=configs/cha.py'], 2, 'cha.py is not a file .*; did you mean configs/char.py'),
         (['--config=configs'], 2, 'configs is not a file that can be read'),
+        (['--mode=train', '--config'], 2, '--config is missing'),
+        ([CHAR, '--mode=train', '--workdir=README.md'], 1, 'README.md: File exists; check the p'),
         (['--config', 'zzz'], 2, 'zzz is not a file .* known are configs/char.py, '),
         (['--config=configs/char.py:huge'], 2, 'char.py:huge is unknown; use :small or :baby'),
         (['--config=configs/char_nanogpt.py'], 2, 'is unknown; use :cpu or :gpu'),
@@ -116,22 +119,37 @@ def test_an_unreadable_config_is_refused(tmp_path):
 
 def test_overrides_may_come_before_the_config():
     argv = ['main.py', '--config.train.steps=3', '--mode=eval', '--config', 'configs/char.py']
-    expected = ['main.py', '--config', 'configs/char.py', '--config.train.steps=3', '--mode=eval']
+    expected = ['main.py', '--config=configs/char.py', '--config.train.steps=3', '--mode=eval']
     assert command_line.check_config_flags(argv) == expected
 
 
 @pytest.mark.parametrize(
-    ('config', 'workdir', 'expected'),
+    ('config', 'expected'),
     [
-        ('configs/char.py', None, ('runs/char', '')),
-        ('configs/char.py:baby', None, ('runs/char-baby', '')),
-        ('/else/where/mine.py:a', 'here', ('here', ' --workdir=here')),
+        ('configs/char.py', 'runs/char'),
+        ('configs/char.py:baby', 'runs/char-baby'),
+        ('/else/where/mine.py:a', 'runs/mine-a'),
     ],
 )
-def test_workdir_names(config, workdir, expected):
-    folder, extra = expected
-    command = f'python main.py --config={config}{extra}'
-    assert command_line.name_workdir(config, workdir) == (folder, command)
+def test_default_workdirs(config, expected):
+    assert command_line.default_workdir(config) == expected
+
+
+def test_the_command_to_repeat_keeps_what_makes_the_run():
+    argv = ['main.py', '--config=configs/char.py', '--config.train.steps=9', '--mode', 'train']
+    argv += ['--workdir=my runs/a', '--prompt=x', '--prompt_file', '-', '--json']
+    assert command_line.command_to_repeat(argv) == (
+        "python main.py --config=configs/char.py --config.train.steps=9 '--workdir=my runs/a'"
+    )
+
+
+def test_of_several_configs_the_last_one_counts():
+    argv = ['main.py', '--config=configs/none.py', '--json', '--config=configs/char.py:small']
+    assert command_line.check_config_flags(argv) == [
+        'main.py',
+        '--config=configs/char.py:small',
+        '--json',
+    ]
 
 
 def test_prompts_from_flags_and_a_file(tmp_path):
@@ -139,6 +157,11 @@ def test_prompts_from_flags_and_a_file(tmp_path):
     path.write_text('two\nthree\n')
     assert command_line.read_prompts(['one'], str(path)) == ('one', 'two', 'three')
     assert command_line.read_prompts(['one'], None) == ('one',)
+    path.write_bytes('\ufefffour\r\n\n five\x0c\n'.encode())
+    assert command_line.read_prompts([], str(path)) == ('four', ' five\x0c')
+    path.write_text('\n')
+    with pytest.raises(UserError, match='holds no prompt; write one on each line'):
+        command_line.read_prompts([], str(path))
     path.write_bytes(b'ab\xff')
     with pytest.raises(UserError, match='is not UTF-8 at byte 2; convert it'):
         command_line.read_prompts([], str(path))

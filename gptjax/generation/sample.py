@@ -113,10 +113,10 @@ def kept_length(n_tokens: int, block_size: int) -> int:
 
     A context that reaches block_size goes on with its last half.
     """
-    half = max(block_size // 2, 1)
+    half = block_size // 2
     if n_tokens < block_size:
         return n_tokens
-    return half + (n_tokens - block_size) % max(block_size - half, 1)
+    return half + (n_tokens - block_size) % (block_size - half)
 
 
 def _aligned(history: list[list[int]], length_B: np.ndarray, block_size: int):

@@ -28,10 +28,11 @@ class TextStream:
         if self.ended:
             return ''
         text = self._unsaid + text
-        found = [at for at in (text.find(stop) for stop in self._stop) if at >= 0]
+        # The stop string that is complete first counts, so that the pieces' lengths do not.
+        found = [(at + len(stop), at) for stop in self._stop if (at := text.find(stop)) >= 0]
         if found:
             self.ended, self._unsaid = True, ''
-            return text[: min(found)]
+            return text[: min(found)[1]]
         held = max((_overlap(text, stop) for stop in self._stop), default=0)
         self._unsaid = text[len(text) - held :]
         return text[: len(text) - held]

@@ -58,7 +58,7 @@ class Decoder(nn.Module):
         Args:
           tokens_BT: token ids.
           pos_BT: the place of each token in its text; NOBODY where there is none (padding).
-            Without it the places are 0, 1, 2, ...
+            Without it the places are 0, 1, 2, ...; with a cache it is needed.
           cache: what came before. The new tokens see it and are added to it.
           train: whether dropout is on; it then needs the random key 'dropout'.
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gptjax.config import Config
+from gptjax.errors import UserError
 
 TASKS = {'language_model': 'gptjax.tasks.language_model:LanguageModel'}
 
@@ -17,8 +18,18 @@ def create(config: Config, say: Say):
 
 
 def load(config: Config, workdir: Path):
-    """The task of a work directory, from what is in there alone, ready to be used."""
-    return _class(config).load(config, workdir)
+    """The task of a work directory, from what is in there alone, ready to be used.
+
+    Raises:
+      UserError: something in there is missing or damaged.
+    """
+    try:
+        return _class(config).load(config, workdir)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f'the run in {workdir} is damaged ({error}); restore its files from a backup, '
+            'or train again with another --workdir'
+        ) from None
 
 
 def _class(config: Config):

@@ -17,6 +17,7 @@ import numpy as np
 
 from gptjax.config import Config, SampleConfig
 from gptjax.errors import UserError
+from gptjax.files import write_atomically
 from gptjax.generation import sample
 from gptjax.generation.text_stream import TextStream
 from gptjax.models.decoder import Decoder
@@ -24,7 +25,7 @@ from gptjax.schema import flatten
 from gptjax.text import batches, corpora, token_files, tokenizers
 from gptjax.training import steps
 from gptjax.training.losses import cross_entropy
-from gptjax.training.optim import make_optimizer
+from gptjax.training.optim import make_optimizer, make_schedule
 from gptjax.training.sharding import Layout
 
 EVAL_TOKENS = 8192  # computed at a time in an evaluation
@@ -79,16 +80,17 @@ class LanguageModel:
     def save(self, workdir: Path) -> None:
         """Leaves in a work directory all that sampling and evaluation need besides parameters."""
         tokenizer = self.tokenizer.to_json().encode()
-        corpora.write_atomically(workdir / 'tokenizer.json', tokenizer)
-        target = workdir / 'val.bin'
-        target.unlink(missing_ok=True)
+        write_atomically(workdir / 'tokenizer.json', tokenizer)
+        unfinished = workdir / '.val.bin'
+        unfinished.unlink(missing_ok=True)
         try:
-            os.link(self.val.path, target)
+            os.link(self.val.path, unfinished)
         except OSError:  # Another file system.
-            shutil.copyfile(self.val.path, target)
+            shutil.copyfile(self.val.path, unfinished)
+        unfinished.replace(workdir / 'val.bin')
         dtype, val_chars = self.val.tokens.dtype.name, self.val.chars
         about = {'sha256': self.text_sha256, 'dtype': dtype, 'val_chars': val_chars}
-        corpora.write_atomically(workdir / 'data.json', json.dumps(about, indent=1).encode())
+        write_atomically(workdir / 'data.json', json.dumps(about, indent=1).encode())
 
     @functools.cached_property
     def model(self) -> Decoder:
@@ -103,7 +105,9 @@ class LanguageModel:
     @functools.cached_property
     def train_step(self):
         """(state, batch) -> (state, metrics), pure."""
-        return steps.make_train_step(self.loss, self._optimizer, self.config.train.accumulate)
+        config = self.config.train
+        schedule = make_schedule(config)
+        return steps.make_train_step(self.loss, self._optimizer, schedule, config.accumulate)
 
     def loss(self, params: dict, batch: dict, key: jax.Array | None = None):
         """(sum of nats, number of targets) of a batch; with a key, dropout is on."""
@@ -162,7 +166,8 @@ class LanguageModel:
 
         Args:
           params: of the model.
-          prompts: texts; an empty one stands for a line break.
+          prompts: texts; an empty one stands for a line break (or, in a text that has none, for
+            the first token of the vocabulary).
           config: how to draw.
 
         Returns:
@@ -171,7 +176,7 @@ class LanguageModel:
         Raises:
           UnknownCharacterError: a prompt has a character that the vocabulary lacks.
         """
-        ids = [self.tokenizer.encode(prompt or '\n') for prompt in prompts]
+        ids = [self.tokenizer.encode(prompt) if prompt else self._start() for prompt in prompts]
         texts = [TextStream(self.tokenizer, config.stop) for _ in ids * config.num_samples]
         stopped_B = np.zeros(len(texts), bool)
 
@@ -190,7 +195,7 @@ class LanguageModel:
         return named | {
             'train.optimizer': self.config.train.optimizer,
             'tokenizer': f'{self.tokenizer.kind} ({self.tokenizer.vocab_size}, {vocabulary})',
-            'text': self.text_sha256[:12],
+            'text': '+'.join(sha256[:12] for sha256 in self.text_sha256.split('+')),
             'validation tokens': len(self.val),
         }
 
@@ -207,6 +212,12 @@ class LanguageModel:
         """6 N + 12 L T D (Chowdhery et al., 2022, appendix B), forward and backward."""
         model = self.config.model
         return 6 * n_params + 12 * model.n_layer * model.block_size * model.n_embd
+
+    def _start(self) -> np.ndarray:
+        try:
+            return self.tokenizer.encode('\n')
+        except tokenizers.UnknownCharacterError:
+            return np.zeros(1, np.int32)
 
     @functools.cached_property
     def _optimizer(self):

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gptjax.errors import UserError, nearest
+from gptjax.files import write_atomically
 
 DATA_DIR = Path(__file__).parents[2] / 'data'
 
@@ -36,22 +37,13 @@ def text_file(name: str, cache_dir: Path, say: Callable[[str], None] = print) ->
     if name not in entries:
         raise UserError(f'data.corpus={name!r} is unknown; {nearest(name, list(entries))}')
     entry = entries[name]
-    text_path = cache_dir / 'texts' / f'{name}-{entry.get("sha256", "local")[:12]}.txt'
+    # The text depends on the archive, on the recipes below and (pydoc) on Python.
+    made_by = hashlib.sha256(Path(__file__).read_bytes() + sys.version.encode()).hexdigest()
+    text_path = cache_dir / 'texts' / f'{name}-{entry.get("sha256", "")[:12]}-{made_by[:8]}.txt'
     if not text_path.exists():
         archive = _checked_archive(name, entry, cache_dir, say) if 'archive' in entry else None
         write_atomically(text_path, RECIPES[entry['recipe']](archive).encode())
     return text_path
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes the file whole or not at all: under another name first, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix='.', delete=False) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
 
 
 def _checked_archive(name: str, entry: dict, cache_dir: Path, say) -> Path:

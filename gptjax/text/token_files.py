@@ -21,6 +21,7 @@ from gptjax.errors import UserError
 from gptjax.text import tokenizers
 
 PIECE = 1 << 22  # characters read at a time
+LARGE = 16 * PIECE  # characters or bytes that take long enough to say so
 Say = Callable[[str], None]
 
 
@@ -69,7 +70,7 @@ def prepare(
       UserError: a file is missing, unreadable, empty or not UTF-8.
     """
     paths = [path] if val_path is None else [path, val_path]
-    sha256 = '+'.join(_file_hash(p) for p in paths)
+    sha256 = '+'.join(_file_hash(p, say) for p in paths)
     recipe = json.dumps([sha256, kind, None if val_path else val_fraction])
     folder = cache_dir / 'tokens' / hashlib.sha256(recipe.encode()).hexdigest()[:16]
     if not (folder / 'about.json').exists():
@@ -78,13 +79,13 @@ def prepare(
         try:
             _encode(paths, kind, val_fraction, sha256, workspace, say)
             workspace.chmod(0o755)
-            if folder.exists():  # Left by a killed run of an older version: it has no about.json.
-                shutil.rmtree(folder)
             try:
                 os.rename(workspace, folder)
             except OSError:
-                if not (folder / 'about.json').exists():  # Otherwise another process was faster.
-                    raise
+                # Another process was faster; or somebody took files out of the folder.
+                if not (folder / 'about.json').exists():
+                    shutil.rmtree(folder)
+                    os.rename(workspace, folder)
         finally:
             shutil.rmtree(workspace, ignore_errors=True)
     about = json.loads((folder / 'about.json').read_text())
@@ -106,6 +107,8 @@ def _encode(paths, kind, val_fraction, sha256, folder: Path, say: Say) -> None:
     lengths, characters = [], set()
     for path in paths:
         lengths.append(0)
+        if path.stat().st_size > LARGE:
+            say(f'Looking for the characters of {path}')
         for piece in _pieces(path):
             lengths[-1] += len(piece)
             characters.update(piece)
@@ -124,7 +127,7 @@ def _encode(paths, kind, val_fraction, sha256, folder: Path, say: Say) -> None:
                     if part:
                         tokenizer.encode(part).astype(dtype).tofile(file)
                 done += len(piece)
-                if total > 16 * PIECE and done * 10 // total > told:
+                if total > LARGE and done * 10 // total > told:
                     told = done * 10 // total
                     say(f'Encoding: {10 * told}% of {total:,} characters')
     (folder / 'tokenizer.json').write_text(tokenizer.to_json())
@@ -161,8 +164,10 @@ def _first_invalid_byte(path: Path) -> tuple[int, int]:
             offset += len(pending) + len(block) - len(decoder.getstate()[0])
 
 
-def _file_hash(path: Path) -> str:
+def _file_hash(path: Path, say: Say) -> str:
     try:
+        if (size := path.stat().st_size) > LARGE:
+            say(f'Reading {path} ({size / 1e9:.1f} GB)')
         with open(path, 'rb') as file:
             return hashlib.file_digest(file, 'sha256').hexdigest()
     except OSError as error:

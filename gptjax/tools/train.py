@@ -1,14 +1,18 @@
 """--mode=train: trains or continues a work directory, then shows what came of it."""
 
+import contextlib
 import dataclasses
+import fcntl
 import math
+from pathlib import Path
 
 import jax
 
 from gptjax import tasks
 from gptjax.config import to_json
 from gptjax.errors import UserError
-from gptjax.text.corpora import write_atomically
+from gptjax.files import write_atomically
+from gptjax.schema import flatten
 from gptjax.tools import evaluate, sample
 from gptjax.tools.request import Request, config_path, load_config, load_trained
 from gptjax.training.checkpoint import Checkpoints
@@ -32,36 +36,57 @@ def run(request: Request) -> int:
     layout = Layout(config.mesh, config.train.batch_size // config.train.accumulate)
     task = tasks.create(config, say)
     checkpoints = Checkpoints(workdir / 'checkpoints', config.train.keep, say)
-    if exists and checkpoints.steps():
-        _require_same(request, task)
-        checkpoints.set_aside_damaged()
     like = abstract_state(task, layout)
-    _announce(task, layout, like)
-    if exists and checkpoints.steps():
-        step, state = checkpoints.restore(like, checkpoints.steps())
-        if step >= config.train.steps:
-            say(
-                f'{workdir} is finished: {step} of {config.train.steps} steps. Train on with '
-                f'--config.train.steps={2 * step}, or start anew with another --workdir'
-            )
-            return 0
-        say(f'Continuing {workdir} from step {step} of {config.train.steps}')
-    else:
-        state = initial_state(task, layout)
     workdir.mkdir(parents=True, exist_ok=True)
-    task.save(workdir)
-    write_atomically(config_path(workdir), to_json(config).encode())
-
-    metrics_path = workdir / 'metrics.jsonl'
-    outcome = train(task, layout, state, checkpoints, metrics_path)
-    plot_losses(read_metrics(metrics_path), workdir / 'loss.png', f'{config.name} in {workdir}')
+    with _only_one(workdir):
+        if exists and checkpoints.steps():
+            _require_same(request, task)
+            step, state = checkpoints.resume(like)
+            if step >= config.train.steps:
+                say(
+                    f'{workdir} is finished: {step} of {config.train.steps} steps. Train on with '
+                    f'--config.train.steps={2 * step}, or start anew with another --workdir'
+                )
+                return 0
+            _announce(task, layout, like)
+            _tell_changes(request)
+            say(f'Continuing {workdir} from step {step} of {config.train.steps}')
+        else:
+            _announce(task, layout, like)
+            state = initial_state(task, layout)
+            task.save(workdir)
+        write_atomically(config_path(workdir), to_json(config).encode())
+        outcome = train(task, layout, state, checkpoints, workdir / 'metrics.jsonl')
+    rows = read_metrics(workdir / 'metrics.jsonl')
+    plot_losses(rows, workdir / 'loss.png', f'{config.name} in {workdir}')
     if outcome.stopped_by:
-        step = int(outcome.state.step)
-        say(f'Stopped by {outcome.stopped_by.name} and saved at step {step}. Continue with:')
-        say(f'  {request.command} --mode=train')
+        say(f'Stopped by {outcome.stopped_by.name} and saved at step {rows[-1]["step"]}.')
+        say(f'Continue with:\n  {request.command} --mode=train')
         return 128 + outcome.stopped_by
     _show_result(request)
     return 0
+
+
+@contextlib.contextmanager
+def _only_one(workdir: Path):
+    """Refuses a second training of a work directory while the first one runs."""
+    with open(workdir / '.lock', 'w') as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f'{workdir} is being trained by another process; wait for it, stop it, '
+                'or use another --workdir'
+            ) from None
+        yield
+
+
+def _tell_changes(request: Request) -> None:
+    """Names the training knobs that differ from those that the run had so far."""
+    before = dict(flatten(load_config(request.workdir).train))
+    for name, value in flatten(request.config.train):
+        if before[name] != value:
+            say(f'train.{name} was {before[name]} and is {value} from here on')
 
 
 def _require_same(request: Request, task) -> None:

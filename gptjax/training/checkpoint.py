@@ -73,8 +73,10 @@ class Checkpoints:
             manager = self._open_manager()
             manager.wait_until_finished()
             self._saving = int(state.step)
-            tree = ocp.args.StandardSave(_copy(_flat(state)))
-            manager.save(self._saving, args=tree, metrics={'val_loss': float(val_loss)})
+            tree = ocp.args.StandardSave(_copy(flat_leaves(state)))
+            metrics = {'val_loss': float(val_loss)}
+            if not manager.save(self._saving, args=tree, metrics=metrics):
+                raise RuntimeError(f'Orbax refuses it after steps {self.steps()}')
         except Exception as error:
             self._fail(error)
 
@@ -105,25 +107,40 @@ class Checkpoints:
         for step in candidates:
             if self._is_sound(step):
                 return step, self._restore(like, step)
-        raise UserError(
+        raise UserError(self._no_sound_checkpoint())
+
+    def resume(self, like: TrainState) -> tuple[int, TrainState]:
+        """The newest sound step, with its state, for a run that goes on from there.
+
+        Damaged steps are named and moved out of the way of new ones; nothing is deleted.
+
+        Raises:
+          UserError: as `restore`; then nothing is moved either.
+        """
+        damaged = [step for step in self.steps() if not self._is_sound(step)]
+        sound = [step for step in self.steps() if step not in damaged]
+        if not sound:
+            raise UserError(self._no_sound_checkpoint())
+        state = self._restore(like, sound[0])
+        for step in damaged:
+            aside = self.folder.with_name(f'{self.folder.name}-damaged')
+            aside.mkdir(exist_ok=True)
+            target, i = aside / str(step), 0
+            while target.exists():
+                target, i = aside / f'{step}-{i + 1}', i + 1
+            (self.folder / str(step)).rename(target)
+            self._say(f'Moved it to {target}')
+        return sound[0], state
+
+    def _no_sound_checkpoint(self) -> str:
+        return (
             f'no sound checkpoint in {self.folder}; restore one from a backup, '
             'or train again with another --workdir'
         )
 
-    def set_aside_damaged(self) -> None:
-        """Names damaged steps and moves them out of the way of new ones; nothing is deleted."""
-        for step in self.steps():
-            if not self._is_sound(step):
-                aside = self.folder.with_name(f'{self.folder.name}-damaged')
-                aside.mkdir(exist_ok=True)
-                count = len(list(aside.glob(f'{step}*')))
-                target = aside / (f'{step}-{count}' if count else str(step))
-                (self.folder / str(step)).rename(target)
-                self._say(f'Moved it to {target}')
-
     def _restore(self, like: TrainState, step: int) -> TrainState:
         path = self.folder / str(step) / ITEM
-        wanted = _flat(like)
+        wanted = flat_leaves(like)
         with ocp.StandardCheckpointer() as checkpointer:
             saved = checkpointer.metadata(path).item_metadata.tree
             if differences := list(_differences(saved, wanted)):
@@ -181,7 +198,10 @@ def _verify(folder: Path) -> None:
         raise DamagedError(f'{MANIFEST} is missing') from None
     except (OSError, ValueError) as error:
         raise DamagedError(f'{MANIFEST} cannot be read ({error})') from None
-    found = _sums(folder)
+    try:
+        found = _sums(folder)
+    except OSError as error:
+        raise DamagedError(f'{error.filename} cannot be read ({error.strerror})') from None
     for name in sorted(expected.keys() | found.keys()):
         if name not in found:
             raise DamagedError(f'{name} is missing')
@@ -200,8 +220,9 @@ def _sums(folder: Path) -> dict[str, str]:
     return sums
 
 
-def _flat(state: TrainState) -> dict[str, jax.Array]:
-    leaves = jax.tree_util.tree_leaves_with_path(state)
+def flat_leaves(tree) -> dict[str, jax.Array]:
+    """The leaves of a tree by their dotted names, in its order."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator='.'): leaf for path, leaf in leaves}
 
 

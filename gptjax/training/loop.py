@@ -13,7 +13,6 @@ from gptjax.errors import UserError
 from gptjax.training.checkpoint import Checkpoints
 from gptjax.training.interrupts import Interrupts
 from gptjax.training.metrics import MetricsLog, Row, model_flops_utilization
-from gptjax.training.optim import make_schedule
 from gptjax.training.progress import RunProgress
 from gptjax.training.sharding import Layout
 from gptjax.training.steps import Metrics, TrainState, run_key
@@ -29,7 +28,7 @@ class Outcome:
     """How `train` ended."""
 
     state: TrainState
-    stopped_by: signal.Signals | None
+    stopped_by: signal.Signals | None  # None if all steps were done
 
 
 def abstract_state(task: Task, layout: Layout) -> TrainState:
@@ -65,7 +64,7 @@ def train(
     step_fn = jax.jit(task.train_step, donate_argnums=0, out_shardings=(shardings, None))
     first = done = int(state.step)
     log = MetricsLog(metrics_path, first)
-    meter = Meter(task, state.params, log.rows[-1]['elapsed_s'] if log.rows else 0.0)
+    meter = Meter(task, layout, state.params, log.rows[-1]['elapsed_s'] if log.rows else 0.0)
     saved = first
     with log, Interrupts() as interrupts, RunProgress(first, config.steps) as progress:
         try:
@@ -92,7 +91,7 @@ def train(
                 checkpoints.save(state, math.inf)
         finally:
             checkpoints.close()
-    return Outcome(state, interrupts.signal)
+    return Outcome(state, interrupts.signal if done < config.steps else None)
 
 
 def _record(row: Row, log: MetricsLog, progress: RunProgress) -> None:
@@ -104,10 +103,9 @@ def _record(row: Row, log: MetricsLog, progress: RunProgress) -> None:
 class Meter:
     """Collects the metrics of steps on the device and turns them into rows of metrics.jsonl."""
 
-    def __init__(self, task: Task, params: dict, elapsed_s: float):
+    def __init__(self, task: Task, layout: Layout, params: dict, elapsed_s: float):
         """Starts the clock of a run that has already taken `elapsed_s`."""
-        self._task = task
-        self._schedule = make_schedule(task.config.train)
+        self._task, self._devices = task, layout.mesh.devices
         n_params = sum(x.size for x in jax.tree.leaves(params))
         self._flops_per_token = task.flops_per_token(n_params)
         self._began = time.perf_counter() - elapsed_s
@@ -141,27 +139,24 @@ class Meter:
         self._pending = []
         if not rows:
             return {}
+        now = time.perf_counter()
         for step, metrics in rows:
             _require_finite(step, metrics)
         step, last = rows[-1]
-        now = time.perf_counter()
         row = {
             'step': step,
             'elapsed_s': round(now - self._began, 3),
             'train_loss': float(np.mean([metrics['loss'] for _, metrics in rows])),
-            'learning_rate': float(self._schedule(step - 1)),
             **{name: float(value) for name, value in last.items() if name != 'loss'},
         }
         if self._timed_steps:
             step_s = (now - self._timed_from) / self._timed_steps
             tokens_per_s = self._task.tokens_per_step() / step_s
             row |= {'step_ms': round(step_s * 1e3, 3), 'tokens_per_s': round(tokens_per_s, 1)}
-            device, count = jax.devices()[0], jax.device_count()
-            mfu = model_flops_utilization(
-                self._flops_per_token * tokens_per_s, device.device_kind, count
-            )
+            kind, count = self._devices.flat[0].device_kind, self._devices.size
+            mfu = model_flops_utilization(self._flops_per_token * tokens_per_s, kind, count)
             row |= {'mfu': round(mfu, 4)} if mfu is not None else {}
-        self.restart()
+        self._timed_from, self._timed_steps = now, 0
         return row
 
 

@@ -5,6 +5,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from gptjax.files import write_atomically
+
 Row = dict[str, Any]
 
 # Dense bfloat16 FLOP/s of one chip, from the makers' data sheets; keys begin jax's device_kind.
@@ -39,15 +41,14 @@ class MetricsLog:
     def __init__(self, path: Path, first_step: int):
         """Continues the file after `first_step`: later rows, of a run that was cut, are dropped."""
         self.rows = [row for row in read_metrics(path) if row['step'] <= first_step]
-        self._file = open(path, 'w', encoding='utf-8', buffering=1)  # noqa: SIM115
-        for row in self.rows:
-            self._write(row)
+        write_atomically(path, ''.join(map(_line, self.rows)).encode())
+        self._file = open(path, 'a', encoding='utf-8', buffering=1)  # noqa: SIM115
 
     def append(self, row: Row) -> None:
         """Adds a row; a number that is not finite is left out, since JSON has none."""
         row = {k: v for k, v in row.items() if not isinstance(v, float) or math.isfinite(v)}
         self.rows.append(row)
-        self._write(row)
+        self._file.write(_line(row))
 
     def __enter__(self):
         return self
@@ -55,8 +56,9 @@ class MetricsLog:
     def __exit__(self, *_):
         self._file.close()
 
-    def _write(self, row: Row) -> None:
-        self._file.write(json.dumps(row) + '\n')
+
+def _line(row: Row) -> str:
+    return json.dumps(row) + '\n'
 
 
 def read_metrics(path: Path) -> list[Row]:

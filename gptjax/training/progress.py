@@ -1,6 +1,6 @@
 """What a run shows while it goes: a bar on a terminal, plain lines elsewhere; on standard error."""
 
-import math
+import contextlib
 import sys
 import time
 
@@ -14,7 +14,8 @@ PLAIN_EVERY_S = 15.0
 
 def say(line: str) -> None:
     """A line for the user, on standard error: standard output is for results."""
-    print(line, file=sys.stderr, flush=True)
+    with contextlib.suppress(BrokenPipeError):  # A run goes on when nobody reads about it.
+        print(line, file=sys.stderr, flush=True)
 
 
 class RunProgress:
@@ -46,20 +47,19 @@ class RunProgress:
 
     def show(self, row: Row) -> None:
         """Shows a row of metrics; without a terminal, only evaluations and one row now and then."""
-        step_ms = row.get('step_ms', math.nan)
-        tokens_per_s = row.get('tokens_per_s', math.nan)
-        summary = f'loss {row["train_loss"]:.3f}  {tokens_per_s:,.0f} tokens/s'
+        summary = f'loss {row["train_loss"]:.3f}'
+        speed = ''
+        if 'step_ms' in row:  # The first step of a process is not timed: it compiles.
+            left_s = (self._steps - row['step']) * row['step_ms'] / 1e3
+            summary += f'  {row["tokens_per_s"]:,.0f} tokens/s'
+            speed = f'  {row["step_ms"]:.1f} ms  {_minutes(left_s)} left'
         if self._bar:
             self._bar.update(self._task, completed=row['step'], summary=summary)
         evaluated = 'val_loss' in row
         if evaluated or (not self._bar and time.monotonic() - self._said > PLAIN_EVERY_S):
             self._said = time.monotonic()
-            left_s = (self._steps - row['step']) * row.get('step_ms', 0.0) / 1e3
             val = f'  val {row["val_loss"]:.3f}' if evaluated else ''
-            self.line(
-                f'step {row["step"]:>6}/{self._steps}  {summary}{val}'
-                f'  {step_ms:.1f} ms  {_minutes(left_s)} left'
-            )
+            self.line(f'step {row["step"]:>6}/{self._steps}  {summary}{val}{speed}')
 
     def line(self, text: str) -> None:
         """A line above the bar, if there is one."""

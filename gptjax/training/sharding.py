@@ -71,8 +71,13 @@ class Layout:
         self.must_wait = wanted > 1 and devices[0].platform == 'cpu'
 
     def put(self, batch):
-        """Host arrays -> device arrays, split along their first axis."""
-        return jax.device_put(batch, NamedSharding(self.mesh, P(('data', 'fsdp'))))
+        """Host arrays (this process's rows) -> device arrays, split along their first axis."""
+        sharding = NamedSharding(self.mesh, P(('data', 'fsdp')))
+        if jax.process_count() == 1:
+            return jax.device_put(batch, sharding)
+        return jax.tree.map(
+            lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch
+        )
 
     def wait(self, arrays):
         """Returns the arrays, finished where queueing more work would be dangerous."""

@@ -40,14 +40,20 @@ def init_state(params: dict, optimizer: optax.GradientTransformation, key) -> Tr
     return TrainState(jnp.int32(0), jax.random.key_data(key), params, optimizer.init(params))
 
 
-def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation, accumulate: int):
+def make_train_step(
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    accumulate: int,
+):
     """A train step whose batch is computed in `accumulate` parts, one after the other.
 
     Parts are weighted by what they count, so their number changes memory and nothing else.
 
     Returns:
       (TrainState, batch) -> (TrainState, metrics), to be jitted by the caller. Metrics are
-      float32 scalars: `loss` and `grad_norm` before the update, `param_norm` after it.
+      float32 scalars: `loss` and `grad_norm` before the update, `param_norm` after it, and the
+      `learning_rate` that the schedule gave for it.
     """
     value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
 
@@ -77,6 +83,7 @@ def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation, ac
             'loss': loss_sum / count,
             'grad_norm': optax.tree.norm(grads),
             'param_norm': optax.tree.norm(params),
+            'learning_rate': schedule(state.step),
         }
         return TrainState(state.step + 1, state.key, params, opt_state), metrics
 

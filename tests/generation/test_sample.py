@@ -74,9 +74,10 @@ def test_kept_length_is_that_of_growing_token_by_token(n):
     assert sample.kept_length(n, BLOCK) == kept(n)
 
 
-@pytest.mark.parametrize('block_size', [1, 2, 3])
+@pytest.mark.parametrize('block_size', [2, 3])
 def test_tiny_blocks_keep_at_least_one_token(block_size):
-    assert [sample.kept_length(n, block_size) for n in range(1, 9)].count(0) == 0
+    lengths = {sample.kept_length(n, block_size) for n in range(1, 9)}
+    assert 0 < min(lengths) <= max(lengths) < block_size
 
 
 @pytest.mark.parametrize('prompt', [SHORT, LONG], ids=['short', 'long'])

@@ -36,6 +36,7 @@ def test_invalid_bytes_become_replacements_and_the_text_goes_on():
         (['abab'], 'aé🌹ab\nگل a'),
         (['abc'], TEXT),
         (['\n', 'b'], 'aé🌹a'),
+        (['b\nگ', '🌹ab\nگل', 'ab\nگل'], 'aé🌹a'),
     ],
 )
 def test_the_first_stop_string_ends_the_text_and_is_not_in_it(stop, text, size):

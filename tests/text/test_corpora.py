@@ -135,11 +135,3 @@ def test_an_unreachable_url_names_the_other_ways(tmp_path, monkeypatch):
     monkeypatch.setattr(corpora.urllib.request, 'urlopen', refuse)
     with pytest.raises(UserError, match=r'connection refused\); use a text of your own'):
         corpora.text_file('tinyshakespeare', tmp_path, lambda line: None)
-
-
-def test_files_are_written_whole_or_not_at_all(tmp_path):
-    path = tmp_path / 'folder' / 'file'
-    corpora.write_atomically(path, b'one')
-    corpora.write_atomically(path, b'two')
-    assert path.read_bytes() == b'two'
-    assert [p.name for p in path.parent.iterdir()] == ['file']

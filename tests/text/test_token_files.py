@@ -134,10 +134,14 @@ def test_a_large_vocabulary_takes_wider_tokens(prepare):
 
 def test_long_texts_show_progress(prepare, monkeypatch):
     monkeypatch.setattr(token_files, 'PIECE', 10)
+    monkeypatch.setattr(token_files, 'LARGE', 200)
     said = []
-    prepare('0123456789' * 30, say=said.append)
-    assert said[0] == 'Encoding: 10% of 300 characters'
-    assert said[-1] == 'Encoding: 100% of 300 characters'
+    path = prepare('0123456789' * 30, say=said.append).train.path.parents[3] / 'text.txt'
+    assert said == [
+        f'Reading {path} (0.0 GB)',
+        f'Looking for the characters of {path}',
+        *(f'Encoding: {share}% of 300 characters' for share in range(10, 101, 10)),
+    ]
 
 
 @pytest.mark.slow

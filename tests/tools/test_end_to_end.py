@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,10 @@ import time
 
 import pytest
 
+from gptjax.config import Config
+from gptjax.errors import UserError
+from gptjax.tools.request import Request, load_trained
+from gptjax.tools.train import _only_one
 from tests.conftest import ROOT, one_line, run_main
 
 KNOBS = [
@@ -50,13 +55,16 @@ def test_training_says_what_it_does_and_what_comes_next(home):
     assert '20 steps of 64 tokens' in done.stderr
     assert 'step     20/20' in done.stderr
     assert 'Validation, whole split, step' in done.stderr
-    assert done.stderr.endswith(
-        'type:\n  python main.py --config=configs/char.py:small --mode=sample\n'
-    )
+    *_, curves, _, _, advice, command = done.stderr.splitlines()
+    assert curves == 'Curves: runs/char-small/loss.png. A sample:'
+    assert advice == 'For more, type:'
+    assert command.startswith('  python main.py --config=configs/char.py:small --config.model.blo')
+    assert command.endswith(' --mode=sample')
     assert len(done.stdout) > 300  # The sample, and nothing else.
     run = folder / 'runs' / 'char-small'
     names = {path.name for path in run.iterdir()}
     assert names == {
+        '.lock',
         'checkpoints',
         'config.json',
         'data.json',
@@ -134,6 +142,7 @@ def test_a_longer_run_continues_and_says_from_where(home, tmp_path):
     done = run_main(*longer, cwd=folder)
     assert f'Continuing {run} from step 20 of 30' in done.stderr
     assert json.loads((run / 'config.json').read_text())['train']['steps'] == 30
+    assert f'train.steps was 20 and is 30 from here on\nContinuing {run}' in done.stderr
     steps = [json.loads(line)['step'] for line in (run / 'metrics.jsonl').read_text().splitlines()]
     assert steps == [10, 20, 30]
 
@@ -150,6 +159,52 @@ def test_a_damaged_newest_checkpoint_is_named_and_replaced(home, tmp_path):
     assert f'Continuing {run} from step 10 of 20' in done.stderr
     assert (run / 'checkpoints' / '20' / 'manifest.json').exists()
     assert (run / 'checkpoints-damaged' / '20').exists()
+
+
+def test_with_all_checkpoints_damaged_nothing_is_thrown_away(home, tmp_path):
+    folder, flags, data, _ = home
+    run = tmp_path / 'run'
+    shutil.copytree(folder / 'runs' / 'char-small', run)
+    for step in (10, 20):
+        (run / 'checkpoints' / str(step) / 'manifest.json').unlink()
+    done = run_main(*flags, *data, f'--workdir={run}', cwd=folder)
+    assert done.returncode == 1
+    assert f'main.py: no sound checkpoint in {run}' in done.stderr.splitlines()[-1]
+    assert {p.name for p in (run / 'checkpoints').iterdir()} >= {'10', '20'}
+    assert len((run / 'metrics.jsonl').read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize('name', ['config.json', 'tokenizer.json', 'data.json', 'val.bin'])
+@pytest.mark.parametrize('damage', ['missing', 'nonsense'])
+def test_a_damaged_work_directory_is_one_line(home, tmp_path, name, damage):
+    folder, _, _, _ = home
+    run = tmp_path / 'run'
+    shutil.copytree(folder / 'runs' / 'char-small', run)
+    (run / name).unlink()
+    if damage == 'nonsense':
+        (run / name).write_text('{' * 7)
+    request = Request(Config(), run, 'python main.py')
+    expected = {'config.json': 'no trained model' if damage == 'missing' else 'cannot read'}
+    with pytest.raises(UserError, match=expected.get(name, f'the run in {run} is damaged')):
+        load_trained(request)
+
+
+def test_a_second_training_of_a_work_directory_is_refused(tmp_path):
+    with _only_one(tmp_path):
+        refused = pytest.raises(UserError, match='is being trained by another process; wait')
+        with refused, _only_one(tmp_path):
+            pass
+    with _only_one(tmp_path):
+        pass
+
+
+def test_a_text_without_line_breaks_can_be_sampled(home, tmp_path):
+    folder, flags, data, _ = home
+    (folder / 'dna.txt').write_text('GATTACA' * 300)
+    common = [*flags, data[1], f'--workdir={tmp_path / "dna"}']
+    done = run_main(*common, '--config.data.path=dna.txt', '--config.train.steps=2', cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.strip()) <= set('GATC')
 
 
 def test_samples(home):
@@ -234,9 +289,10 @@ def test_a_signal_saves_and_leaves(home, tmp_path, number, status):
     rest = process.stderr.read()
     assert process.wait(60) == status, rest
     assert f'Stopped by {number.name} and saved at step' in rest
-    assert 'Continue with:' in rest
+    command = shlex.split(rest.splitlines()[-1])
+    assert command[:2] == ['python', 'main.py']
     (saved,) = [p.name for p in (run / 'checkpoints').iterdir() if p.name.isdecimal()]
     assert f'saved at step {saved}.' in rest
-    more = f'--config.train.steps={int(saved) + 1}'
-    done = run_main(*flags, *data, f'--workdir={run}', more, cwd=folder)
+    # What it prints is what continues it; only shorter, for the test.
+    done = run_main(*command[2:], f'--config.train.steps={int(saved) + 1}', cwd=folder)
     assert f'Continuing {run} from step {saved}' in done.stderr

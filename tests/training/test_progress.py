@@ -1,0 +1,51 @@
+"""What a run shows while it goes."""
+
+import io
+import sys
+
+from gptjax.training.progress import RunProgress, say
+
+ROW = {'step': 50, 'train_loss': 2.3456, 'step_ms': 20.0, 'tokens_per_s': 12345.6}
+
+
+def test_plain_lines_have_loss_speed_and_time_left(capsys):
+    with RunProgress(0, 4000) as progress:
+        progress.show(ROW)  # No line: it is neither an evaluation nor time for one.
+        progress.show(ROW | {'val_loss': 2.5})
+    captured = capsys.readouterr()
+    assert captured.out == ''
+    assert captured.err == (
+        'step     50/4000  loss 2.346  12,346 tokens/s  val 2.500  20.0 ms  1:19 left\n'
+    )
+
+
+def test_a_row_without_a_time_has_no_speed(capsys):
+    with RunProgress(0, 4000) as progress:
+        progress.show({'step': 1, 'train_loss': 4.0, 'val_loss': 4.1})
+    assert capsys.readouterr().err == 'step      1/4000  loss 4.000  val 4.100\n'
+
+
+def test_a_terminal_gets_a_bar_with_lines_above(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, 'stderr', terminal)
+    monkeypatch.setenv('TERM', 'xterm')
+    monkeypatch.setenv('COLUMNS', '120')
+    with RunProgress(0, 100) as progress:
+        progress.show(ROW | {'val_loss': 2.5})
+    shown = terminal.getvalue()
+    assert 'step     50/100' in shown
+    assert '50/100' in shown.replace('step     50/100', '')
+    assert 'loss 2.346  12,346 tokens/s' in shown
+
+
+def test_nobody_has_to_listen(monkeypatch):
+    class Closed(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, 'stderr', Closed())
+    say('a line')
