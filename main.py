@@ -22,6 +22,7 @@ MODES = {
     'train': 'gptjax.tools.train',
     'sample': 'gptjax.tools.sample',
     'eval': 'gptjax.tools.evaluate',
+    'bench': 'gptjax.tools.bench.run',
 }
 
 CONFIG = config_flags.DEFINE_config_file(

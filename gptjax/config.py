@@ -179,6 +179,19 @@ class MeshConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class BenchConfig:
+    """How long --mode=bench measures."""
+
+    rounds: int = knob(7, 'turns of each side', low=2)
+    turn_s: float = knob(1.0, 'seconds that a turn takes, about', above=0.0)
+    batch_size: int = knob(64, 'texts generated at once, besides one alone', low=2)
+    torch_compile: bool = knob(True, 'measure torch.compile besides eager PyTorch')
+
+    def __post_init__(self):
+        check_bounds(self)
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """The whole configuration of a run; hashable, and the content of config.json."""
 
@@ -189,6 +202,7 @@ class Config:
     train: TrainConfig = TrainConfig()
     sample: SampleConfig = SampleConfig()
     mesh: MeshConfig = MeshConfig()
+    bench: BenchConfig = BenchConfig()
 
     def __post_init__(self):
         check_bounds(self)

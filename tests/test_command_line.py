@@ -20,7 +20,7 @@ def test_help_answers_in_under_a_second_and_loads_nothing_heavy():
     done = run_main('--help')
     assert time.monotonic() - began < 1.0
     assert done.returncode == 0
-    assert '--mode: <train|sample|eval>' in done.stdout
+    assert '--mode: <train|sample|eval|bench>' in done.stdout
     program = 'import sys, main; print([m for m in ("jax", "flax", "orbax") if m in sys.modules])'
     done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == '[]'
@@ -42,7 +42,7 @@ def test_help_answers_in_under_a_second_and_loads_nothing_heavy():
         ([CHAR, '--config.model.n_layer=x'], 2, "n_layer=x: invalid literal for int.*'x'"),
         ([CHAR, '--config.model.bias=perhaps'], 2, 'bias=perhaps: '),
         ([CHAR, '--config.train.learning_rate=fast'], 2, 'learning_rate=fast: could not convert'),
-        ([CHAR, '--mode=fly'], 2, '--mode=fly: value should be one of <train|sample|eval>'),
+        ([CHAR, '--mode=fly'], 2, '--mode=fly: value should be one of <train|sample|eval|bench>'),
         ([CHAR, '--wokdir=x'], 2, "Unknown command line flag 'wokdir'. Did you mean: workdir"),
         ([CHAR, 'train'], 1, "unexpected argument 'train'; options begin with --"),
         ([CHAR, '--config.model.n_embd=130'], 1, 'n_embd=130 is not divisible .*n_head=4; .*=132'),

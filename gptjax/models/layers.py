@@ -15,9 +15,19 @@ from gptjax.config import ModelConfig
 # The position of an empty cache slot or of padding: as a key, nobody may see it.
 NOBODY = jnp.iinfo(jnp.int32).max
 
+
+def gelu_exact(x):
+    """x times the normal distribution function (Hendrycks and Gimpel, 2016), by way of erf.
+
+    JAX's own goes by way of erfc, which costs XLA's CPU backend a third of a small train step.
+    """
+    x32 = x.astype(jnp.float32)
+    return (0.5 * x32 * (1 + jax.lax.erf(x32 * 0.5**0.5))).astype(x.dtype)
+
+
 ACTIVATIONS = {
     'gelu': functools.partial(nn.gelu, approximate=True),
-    'gelu_exact': functools.partial(nn.gelu, approximate=False),
+    'gelu_exact': gelu_exact,
     'relu': nn.relu,
     'relu2': lambda x: jnp.square(nn.relu(x)),  # So et al., 2021, https://arxiv.org/abs/2109.08668
 }

@@ -204,6 +204,11 @@ class LanguageModel:
         vocabulary = f'a vocabulary of {self.tokenizer.vocab_size:,}'
         return f'{len(self.train):,} tokens to learn from, {len(self.val):,} held out, {vocabulary}'
 
+    def count_params(self) -> int:
+        """Numbers in the model."""
+        state = jax.eval_shape(self.init_state, steps.run_key(0))
+        return sum(x.size for x in jax.tree.leaves(state.params))
+
     def tokens_per_step(self) -> int:
         """Targets in a full batch."""
         return self.config.train.batch_size * self.config.model.block_size

@@ -1,0 +1,226 @@
+"""--mode=bench: JAX against PyTorch on the same model, weights and batches, in turns."""
+
+import dataclasses
+import datetime
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from gptjax import tasks
+from gptjax.config import Config
+from gptjax.files import write_atomically
+from gptjax.tools.bench import report
+from gptjax.tools.bench.worker import Arrays, Job, Worker
+from gptjax.tools.request import Request
+from gptjax.training.checkpoint import flat_leaves
+from gptjax.training.metrics import model_flops_utilization
+from gptjax.training.optim import make_schedule
+from gptjax.training.progress import say
+from gptjax.training.steps import run_key
+
+JAX, TWIN = 'gptjax.tools.bench.jax_subject', 'gptjax.tools.bench.torch_twin'
+MOST_DIFFERENT = 1e-4  # relative; more, and the two sides do not do the same work
+
+
+def run(request: Request) -> int:
+    """Proves that both sides do the same work, times them, and writes bench.json and bench.png."""
+    config, workdir = request.config, request.workdir
+    has_torch = importlib.util.find_spec('torch') is not None
+    if not has_torch:
+        say("PyTorch is not installed: measuring JAX alone. For both: pip install -e '.[torch]'")
+    task = tasks.create(config, say)
+    n_params = task.count_params()
+    result = {
+        'command': f'{request.command} --mode=bench',
+        'date': datetime.date.today().isoformat(),
+        'hardware': f'{platform.processor() or platform.machine()}, {os.cpu_count()} cores',
+        'parameters': n_params,
+        'flops_per_token': task.flops_per_token(n_params),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        job = make_job(task, Path(folder))
+        if has_torch:
+            result['parity'] = parity(job)
+            say(f'Same work: largest relative difference {result["parity"]["largest"]:.1e}')
+        with ExitStack() as stack:
+            workers = {'jax': stack.enter_context(Worker(JAX, job))}
+            modes = ['eager', *(['compile'] if config.bench.torch_compile else [])]
+            for mode in modes if has_torch else []:
+                mode_job = dataclasses.replace(job, mode=mode)
+                workers[f'torch_{mode}'] = stack.enter_context(Worker(TWIN, mode_job))
+            result['train'] = time_training(workers, config, task, result['flops_per_token'])
+            result['generate'] = time_generation(workers, config)
+            result['about'] = {name: worker.call('about') for name, worker in workers.items()}
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_atomically(workdir / 'bench.json', json.dumps(result, indent=1).encode() + b'\n')
+    report.draw(result, workdir / 'bench.png')
+    print(json.dumps(result) if request.as_json else report.table(result))
+    say(f'Written: {workdir / "bench.json"} and {workdir / "bench.png"}')
+    return 0
+
+
+def make_job(task, folder: Path) -> Job:
+    """The work of both sides. Weights are noisy, so that no gradient is zero by initialisation."""
+    params = jax.jit(lambda key: task.init_state(key).params)(run_key(task.config.train.seed))
+    draw = np.random.default_rng(task.config.train.seed)
+    weights = {
+        name.removeprefix('params.'): np.asarray(leaf)
+        + 0.02 * draw.standard_normal(leaf.shape, np.float32)
+        for name, leaf in flat_leaves(params).items()
+    }
+    np.savez(folder / 'weights.npz', **weights)
+    schedule = make_schedule(task.config.train)
+    return Job(
+        config=task.config,
+        vocab_size=task.tokenizer.vocab_size,
+        folder=folder,
+        tokens_path=task.train.path,
+        tokens_dtype=task.train.tokens.dtype.name,
+        learning_rates=tuple(float(schedule(i)) for i in range(min(100, task.config.train.steps))),
+    )
+
+
+def parity(job: Job) -> dict:
+    """Loss, every gradient, and the parameters after 3 steps, in float32 without dropout.
+
+    A gradient that is zero but for rounding (that of a key's bias: softmax does not feel it) has to
+    be so on both sides; Adam makes steps of its rounding, so that parameter is not compared.
+
+    Returns:
+      `loss` and `largest` (of the others) as relative differences; `where`; `passed`;
+      `no_gradient`: the names of what has none.
+    """
+    model = dataclasses.replace(job.config.model, dropout=0.0, dtype='float32')
+    config = dataclasses.replace(job.config, model=model)
+    job = dataclasses.replace(job, config=config, exact=True, mode='eager')
+    with Worker(JAX, job) as ours, Worker(TWIN, job) as theirs:
+        gradients = [side.call('gradients') for side in (ours, theirs)]
+        losses = [side.pop('loss') for side in gradients]
+        for side in (ours, theirs):
+            side.call('train', steps=3)
+        parameters = [side.call('parameters') for side in (ours, theirs)]
+    no_gradient = sorted(set.intersection(*map(_without_gradient, gradients)))
+    for side in (*gradients, *parameters):
+        for name in no_gradient:
+            del side[name]
+    differences = {f'gradient of {k}': v for k, v in difference(*gradients).items()}
+    differences |= {f'{k} after 3 steps': v for k, v in difference(*parameters).items()}
+    where = max(differences, key=differences.get)
+    largest, loss = differences[where], float(abs(losses[0] - losses[1]) / losses[0])
+    passed = max(loss, largest) <= MOST_DIFFERENT
+    if not passed:
+        say(f'Warning: the two sides differ by {largest:.1e} in {where}, by {loss:.1e} in the loss')
+    compared = {'loss': loss, 'largest': largest, 'where': where, 'passed': passed}
+    return compared | {'no_gradient': no_gradient}
+
+
+def _without_gradient(gradients: Arrays) -> set[str]:
+    norms = {name: np.linalg.norm(x) for name, x in gradients.items()}
+    return {name for name, norm in norms.items() if norm <= 1e-6 * max(norms.values())}
+
+
+def difference(ours: Arrays, theirs: Arrays) -> dict[str, float]:
+    """Relative differences (2-norm) of arrays of the same names."""
+    return {
+        name: float(np.linalg.norm(x - theirs[name].reshape(x.shape)) / np.linalg.norm(x))
+        for name, x in ours.items()
+    }
+
+
+def time_training(workers: dict[str, Worker], config: Config, task, flops_per_token) -> dict:
+    """Seconds a step of each side, in turns; the first step, with its compilation, apart."""
+    first_s = {name: worker.call('train', steps=1) for name, worker in workers.items()}
+    tokens = task.tokens_per_step()
+    measured = in_turns(workers, config, 'train', 'steps', tokens)
+    device = jax.devices()[0].device_kind
+    for name, figures in measured.items():
+        flops_per_s = figures['tokens_per_s'] * flops_per_token
+        figures['step_ms'] = 1e3 * tokens / figures['tokens_per_s']
+        figures['flops_per_s'] = flops_per_s
+        figures['mfu'] = model_flops_utilization(flops_per_s, device, 1)
+        figures['first_step_s'] = first_s[name]
+    return compare(measured)
+
+
+def time_generation(workers: dict[str, Worker], config: Config) -> dict:
+    """Tokens a second of sampling after a prompt of one token, alone and in a batch."""
+    tokens = min(config.model.block_size - 1, 255)  # Hugging Face ends at the block.
+    workers = {name: w for name, w in workers.items() if name != 'torch_compile'}
+    sides = {name: (worker, 'generate') for name, worker in workers.items()}
+    if 'torch_eager' in workers and huggingface_has(config):
+        sides['huggingface'] = (workers['torch_eager'], 'generate_cached')
+    result = {}
+    for batch_size in (1, config.bench.batch_size):
+        seconds: dict[str, list[float]] = {name: [] for name in sides}
+        for turn in range(config.bench.rounds + 1):
+            for name, (worker, method) in sides.items():
+                taken = worker.call(method, batch_size=batch_size, tokens=tokens)
+                if turn:  # The first one compiles.
+                    seconds[name].append(taken)
+        speeds = {
+            name: summary([batch_size * tokens / s for s in values])
+            for name, values in seconds.items()
+        }
+        result[f'batch_{batch_size}'] = compare(speeds)
+    return {'ratio': result['batch_1'].get('ratio'), **result}
+
+
+def huggingface_has(config: Config) -> bool:
+    """Whether transformers is installed and its GPT-2 can be this model."""
+    model = config.model
+    return (
+        importlib.util.find_spec('transformers') is not None
+        and (model.position, model.norm, model.norm_place) == ('learned', 'layer', 'before')
+        and model.activation != 'relu2'
+        and model.tied_head
+        and not (model.qk_norm or model.scale_embedding)
+    )
+
+
+def in_turns(workers, config: Config, method: str, count: str, tokens: int) -> dict[str, dict]:
+    """Tokens a second of each worker: A B C A B C ..., each turn about `turn_s` long."""
+    counts = {}
+    for name, worker in workers.items():
+        worker.call(method, **{count: 2})
+        once_s = worker.call(method, **{count: 3}) / 3
+        counts[name] = max(2, round(config.bench.turn_s / once_s))
+    speeds: dict[str, list[float]] = {name: [] for name in workers}
+    for _ in range(config.bench.rounds):
+        for name, worker in workers.items():
+            seconds = worker.call(method, **{count: counts[name]})
+            speeds[name].append(tokens * counts[name] / seconds)
+    return {name: summary(values) for name, values in speeds.items()}
+
+
+def summary(speeds: list[float]) -> dict:
+    """Median, least and most of some tokens a second, with all of them in order."""
+    return {
+        'tokens_per_s': statistics.median(speeds),
+        'least': min(speeds),
+        'most': max(speeds),
+        'all': speeds,
+    }
+
+
+def compare(measured: dict[str, dict]) -> dict:
+    """Adds the ratios of ours over each other side, turn by turn, and over the best: `ratio`."""
+    ours = measured['jax']['all']
+    ratios = {}
+    for name, figures in measured.items():
+        if name != 'jax':
+            pairs = [a / b for a, b in zip(ours, figures['all'], strict=True)]
+            ratios[name] = {'median': statistics.median(pairs), 'all': pairs}
+    result = {'sides': measured, 'ratios': ratios}
+    torch_sides = [name for name in ratios if name.startswith('torch')]
+    if torch_sides:
+        best = max(torch_sides, key=lambda name: measured[name]['tokens_per_s'])
+        result |= {'best': best, 'ratio': ratios[best]['median']}
+    return result
