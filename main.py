@@ -44,7 +44,10 @@ def main(argv: list[str]) -> int:
         raise UserError(f'unexpected argument {argv[1]!r}; options begin with --, see --help')
     config = from_config_dict(CONFIG.value)
     prompts = command_line.read_prompts(PROMPT.value, PROMPT_FILE.value)
-    workdir = WORKDIR.value or command_line.default_workdir(flags.FLAGS['config'].config_filename)
+    workdir = WORKDIR.value
+    if workdir is None:
+        workdir = command_line.default_workdir(flags.FLAGS['config'].config_filename)
+    command_line.check_workdir(workdir)
     if COMPILATION_CACHE.value:
         devices.keep_compiled(Path.home() / '.cache' / 'gptjax' / 'compiled')
     from gptjax.tools.request import Request

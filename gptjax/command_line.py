@@ -19,6 +19,8 @@ from gptjax.schema import flatten
 
 USER_MISTAKE = 1
 BAD_FLAGS = 2
+INTERRUPTED = 130
+HELP = r'--?help\w*'
 
 
 def run(main: Callable[[list[str]], int], flag_values: flags.FlagValues) -> None:
@@ -28,8 +30,12 @@ def run(main: Callable[[list[str]], int], flag_values: flags.FlagValues) -> None
         try:
             sys.argv[:] = check_config_flags(list(argv))  # ml_collections reads it there again.
             return flag_values(sys.argv)
-        except SystemExit:  # absl leaves with 1 after --help, which is no failure.
-            sys.exit(0)
+        except SystemExit:
+            if any(re.fullmatch(HELP, arg) for arg in argv):
+                sys.exit(0)  # absl leaves with 1 after --help, which is no failure.
+            _leave('the config file called sys.exit()', BAD_FLAGS)
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
         except (flags.Error, UserError) as error:
             _leave(error, BAD_FLAGS)
         except Exception as error:  # Anything that the code of a config file may raise.
@@ -49,7 +55,7 @@ def run(main: Callable[[list[str]], int], flag_values: flags.FlagValues) -> None
                 f'{where}{error.strerror}; check the path, its owner and the space', USER_MISTAKE
             )
         except KeyboardInterrupt:
-            return 130
+            return INTERRUPTED
 
     logging.set_verbosity(logging.ERROR)  # Orbax tells its life at lower ones.
     app.run(guarded, flags_parser=parse)
@@ -73,7 +79,7 @@ def check_config_flags(argv: list[str]) -> list[str]:
         elif '=' in arg or args:
             config = value if '=' in arg else args.pop(0)
     if config is None:
-        if any(re.fullmatch(r'--?help\w*', arg) for arg in rest):
+        if any(re.fullmatch(HELP, arg) for arg in rest):
             return argv
         raise UserError(f'--config is missing; try --config={_known_configs()[0]}')
     path = Path(config.split(':')[0])
@@ -84,7 +90,7 @@ def check_config_flags(argv: list[str]) -> list[str]:
         )
     known = [f'--config.{name}' for name, _ in flatten(Config())]
     for arg in rest:
-        override = re.match(r'--?(?:no)?config\.([^=]+)', arg)
+        override = re.match(r'--?(?:no)?config\.([^=]*)', arg)
         if override and f'--config.{override[1]}' not in known:
             name = arg.split('=')[0]
             raise UserError(f'{name} is no knob; {nearest(name, known)}')
@@ -113,6 +119,8 @@ def read_prompts(prompts: Sequence[str], prompt_file: str | None) -> tuple[str, 
     if prompt_file is None:
         return tuple(prompts)
     try:
+        if prompt_file == '-' and sys.stdin is None:
+            raise UserError('--prompt_file=- needs a standard input; it is closed')
         source = sys.stdin.fileno() if prompt_file == '-' else prompt_file
         with open(source, encoding='utf-8-sig', newline='\n') as file:
             text = file.read()
@@ -127,6 +135,12 @@ def read_prompts(prompts: Sequence[str], prompt_file: str | None) -> tuple[str, 
     if not any(lines):
         raise UserError(f'--prompt_file={prompt_file} holds no prompt; write one on each line')
     return (*prompts, *filter(None, lines))
+
+
+def check_workdir(workdir: str) -> None:
+    """Raises UserError for a name that cannot be used."""
+    if not workdir or not workdir.isprintable():
+        raise UserError(f'--workdir={workdir!r} is no usable name; give a folder such as runs/mine')
 
 
 def default_workdir(config: str) -> str:

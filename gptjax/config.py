@@ -23,11 +23,11 @@ from gptjax.schema import build, check_bounds, knob
 class ModelConfig:
     """The architecture. Anything here that changes makes another model."""
 
-    block_size: int = knob(64, 'the longest context, in tokens', low=2)
-    n_layer: int = knob(4, 'Transformer blocks', low=1)
-    n_head: int = knob(4, 'attention heads', low=1)
-    n_embd: int = knob(128, 'width of the residual stream', low=1)
-    n_hidden: int = knob(0, 'width of the feed-forward layer; 0 means 4 * n_embd', low=0)
+    block_size: int = knob(64, 'the longest context, in tokens', low=2, high=2**20)
+    n_layer: int = knob(4, 'Transformer blocks', low=1, high=1000)
+    n_head: int = knob(4, 'attention heads', low=1, high=1024)
+    n_embd: int = knob(128, 'width of the residual stream', low=1, high=2**17)
+    n_hidden: int = knob(0, 'width of the feed-forward layer; 0: 4 * n_embd', low=0, high=2**19)
     dropout: float = knob(0.0, 'dropout of embedding, attention, residuals', low=0.0, below=1.0)
     position: str = knob('rotary', 'positions', choices=('learned', 'sinusoidal', 'rotary', 'none'))
     norm: str = knob('rms', 'kind of normalisation', choices=('layer', 'rms'))
@@ -105,7 +105,7 @@ class TrainConfig:
     """The optimisation and what is written on the way."""
 
     steps: int = knob(2000, 'optimizer steps', low=1)
-    batch_size: int = knob(32, 'sequences in an optimizer step', low=1)
+    batch_size: int = knob(32, 'sequences in an optimizer step', low=1, high=2**20)
     accumulate: int = knob(1, 'parts that a batch is computed in, to save memory', low=1)
     optimizer: str = knob('adamw', 'update rule', choices=('adamw', 'adam', 'sgd'))
     learning_rate: float = knob(1e-3, 'peak learning rate', above=0.0)
@@ -146,18 +146,18 @@ class SampleConfig:
     """How text is drawn from a trained model."""
 
     max_new_tokens: int = knob(500, 'tokens to generate', low=1)
-    temperature: float = knob(0.8, 'divides the logits; 0 is greedy', low=0.0)
+    temperature: float = knob(0.8, 'divides the logits; 0 is greedy', low=0.0, high=1e3)
     top_k: int = knob(0, 'keep the k likeliest tokens; 0 is off', low=0)
     top_p: float = knob(1.0, 'keep the likeliest tokens of this total probability', above=0, high=1)
     min_p: float = knob(0.0, 'drop tokens below this share of the likeliest', low=0.0, high=1.0)
-    repetition_penalty: float = knob(1.0, 'weakens tokens already seen; 1 is off', above=0.0)
-    num_samples: int = knob(1, 'texts for each prompt', low=1)
+    repetition_penalty: float = knob(1.0, 'weakens seen tokens; 1 is off', low=0.01, high=100.0)
+    num_samples: int = knob(1, 'texts for each prompt', low=1, high=4096)
     stop: tuple[str, ...] = knob((), 'strings that end a text (they are not printed)')
     seed: int = knob(1337, 'of the random draws', low=0, high=2**31 - 1)
     unknown: str = knob(
         'error', 'prompt characters that the vocabulary lacks', choices=('error', 'skip')
     )
-    chunk: int = knob(16, 'tokens decoded between two looks of the host', low=1)
+    chunk: int = knob(16, 'tokens decoded between two looks of the host', low=1, high=4096)
     checkpoint: str = knob('best', 'which to load', choices=('best', 'latest'))
 
     def __post_init__(self):
@@ -223,8 +223,8 @@ def from_config_dict(values: Mapping[str, Any] | ml_collections.ConfigDict) -> C
         values = values.to_dict()
     if not isinstance(values, Mapping):
         raise UserError(
-            f'get_config() of the config file returned no ConfigDict but {values!r}; '
-            'let it return what default_config() gave, with its changes'
+            f'a configuration is a ConfigDict or a mapping, not {values!r}; '
+            'let get_config() return what default_config() gave, with its changes'
         )
     return build(Config, values, '')
 

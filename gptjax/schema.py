@@ -11,6 +11,8 @@ from typing import Any
 
 from gptjax.errors import UserError, nearest
 
+LARGEST_INT = 2**31 - 1  # JAX counts in int32
+
 
 def knob(default, meaning: str, *, low=None, high=None, above=None, below=None, choices=None):
     """A dataclass field with its bounds: low <= value <= high, above < value < below."""
@@ -45,6 +47,8 @@ def check_bounds(config) -> None:
                     f'{name}={value} must be {words} {limit} ({bounds["meaning"]}); '
                     f'set --config.{name} accordingly'
                 )
+        if isinstance(value, int) and abs(value) > LARGEST_INT:
+            raise UserError(f'{name}={value} must be at most {LARGEST_INT}; set it lower')
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f'{name}={value} must be finite; set --config.{name} accordingly')
 

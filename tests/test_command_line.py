@@ -42,6 +42,9 @@ def test_help_answers_in_under_a_second_and_loads_nothing_heavy():
         ([CHAR, '--config.model.n_layer=x'], 2, "n_layer=x: invalid literal for int.*'x'"),
         ([CHAR, '--config.model.bias=perhaps'], 2, 'bias=perhaps: '),
         ([CHAR, '--config.train.learning_rate=fast'], 2, 'learning_rate=fast: could not convert'),
+        ([CHAR, '--config.=3'], 2, '--config. is no knob;'),
+        ([CHAR, '--workdir='], 1, "--workdir='' is no usable name; give a folder"),
+        ([CHAR, '--workdir=a\udcffb'], 1, 'is no usable name; give a folder'),
         ([CHAR, '--mode=fly'], 2, '--mode=fly: value should be one of <train|sample|eval|bench>'),
         ([CHAR, '--wokdir=x'], 2, "Unknown command line flag 'wokdir'. Did you mean: workdir"),
         ([CHAR, 'train'], 1, "unexpected argument 'train'; options begin with --"),
@@ -74,7 +77,8 @@ def test_mistakes(args, status, message, tmp_path):
     [
         ('def get_config(', 'broken.py'),
         ('x = 1', 'get_config'),
-        ('def get_config():\n  return None', 'returned no ConfigDict'),
+        ('def get_config():\n  return None', 'is a ConfigDict or a mapping, not None'),
+        ('import sys; sys.exit(7)', 'the config file called sys.exit()'),
         ('import nonexistent', "No module named 'nonexistent'"),
         (
             'from gptjax.config import default_config\n'

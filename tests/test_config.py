@@ -81,6 +81,8 @@ def test_flatten_lists_dotted_names():
         (SampleConfig, {'temperature': -0.5}, 'sample.temperature=-0.5 must be at least 0'),
         (SampleConfig, {'top_p': 0.0}, 'sample.top_p=0.0 must be above 0'),
         (SampleConfig, {'top_p': 1.5}, 'sample.top_p=1.5 must be at most 1'),
+        (SampleConfig, {'max_new_tokens': 10**23}, 'max_new_tokens=1.* must be at most 2147483647'),
+        (SampleConfig, {'repetition_penalty': 1e-300}, 'must be at least 0.01'),
         (SampleConfig, {'top_k': -1}, 'sample.top_k=-1 must be at least 0'),
         (SampleConfig, {'stop': ('',)}, 'sample.stop has an empty string'),
         (SampleConfig, {'seed': -1}, 'sample.seed=-1 must be at least 0'),

@@ -76,13 +76,14 @@ def top_p(logits_BV, p):
     probs_BV = jax.nn.softmax(jnp.take_along_axis(logits_BV, order_BV, axis=-1))
     before_BV = jnp.cumsum(probs_BV, axis=-1) - probs_BV
     rank_BV = jnp.argsort(order_BV, axis=-1)
-    keep_BV = jnp.take_along_axis(before_BV < p, rank_BV, axis=-1)
+    # The likeliest one in any case: a tiny p is zero in float32.
+    keep_BV = jnp.take_along_axis(before_BV < p, rank_BV, axis=-1) | (rank_BV == 0)
     return jnp.where(keep_BV, logits_BV, -jnp.inf)
 
 
 def min_p(logits_BV, p):
     """Drops tokens below p times the likeliest's probability (Nguyen et al., 2024)."""
-    lowest_B1 = jnp.max(logits_BV, axis=-1, keepdims=True) + jnp.log(p)
+    lowest_B1 = jnp.max(logits_BV, axis=-1, keepdims=True) + jnp.minimum(jnp.log(p), 0)
     return jnp.where(logits_BV >= lowest_B1, logits_BV, -jnp.inf)
 
 

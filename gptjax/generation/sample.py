@@ -53,7 +53,8 @@ def stream(
     Yields:
       The new ids of each row, rows of a prompt next to each other; empty for a row that is done.
     """
-    block_size, chunk, samples = model.config.block_size, config.chunk, config.num_samples
+    block_size, samples = model.config.block_size, config.num_samples
+    chunk = min(config.chunk, config.max_new_tokens)
     history = [list(map(int, prompt)) for prompt in prompts for _ in range(samples)]
     key = jax.random.key(config.seed)
     key_B = jax.vmap(jax.random.fold_in, (None, 0))(

@@ -25,7 +25,7 @@ def load(config: Config, workdir: Path):
     """
     try:
         return _class(config).load(config, workdir)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f'the run in {workdir} is damaged ({error}); restore its files from a backup, '
             'or train again with another --workdir'

@@ -74,7 +74,10 @@ class LanguageModel:
         """The task as `save` left it in a work directory."""
         about = json.loads((workdir / 'data.json').read_text())
         tokenizer = tokenizers.from_json((workdir / 'tokenizer.json').read_text())
-        val = token_files.open_split(workdir / 'val.bin', about['dtype'], about['val_chars'])
+        path = workdir / 'val.bin'
+        if token_files.file_sha256(path) != about['val_sha256']:
+            raise ValueError(f'{path} is not what was saved')
+        val = token_files.open_split(path, about['dtype'], about['val_chars'])
         return cls(config, tokenizer, None, val, about['sha256'])
 
     def save(self, workdir: Path) -> None:
@@ -90,6 +93,7 @@ class LanguageModel:
         unfinished.replace(workdir / 'val.bin')
         dtype, val_chars = self.val.tokens.dtype.name, self.val.chars
         about = {'sha256': self.text_sha256, 'dtype': dtype, 'val_chars': val_chars}
+        about['val_sha256'] = token_files.file_sha256(workdir / 'val.bin')
         write_atomically(workdir / 'data.json', json.dumps(about, indent=1).encode())
 
     @functools.cached_property

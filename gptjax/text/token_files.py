@@ -102,6 +102,12 @@ def open_split(path: Path, dtype: str, chars: int) -> Split:
     return Split(path, np.memmap(path, dtype, mode='r'), chars)
 
 
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal digits."""
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
 def _encode(paths, kind, val_fraction, sha256, folder: Path, say: Say) -> None:
     """Reads the texts twice: for the characters and the length, then for the tokens."""
     lengths, characters = [], set()
@@ -166,10 +172,14 @@ def _first_invalid_byte(path: Path) -> tuple[int, int]:
 
 def _file_hash(path: Path, say: Say) -> str:
     try:
+        if path.exists() and not path.is_file():
+            raise UserError(
+                f'{path} is not a regular file, and it is read more than once; '
+                'write the text to a file first'
+            )
         if (size := path.stat().st_size) > LARGE:
             say(f'Reading {path} ({size / 1e9:.1f} GB)')
-        with open(path, 'rb') as file:
-            return hashlib.file_digest(file, 'sha256').hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise UserError(
             f'cannot read {path} ({error.strerror}); check --config.data.path and val_path'

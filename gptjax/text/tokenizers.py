@@ -120,8 +120,10 @@ def from_json(text: str) -> Tokenizer:
     """
     try:
         fields = json.loads(text)
-        return KINDS[fields.pop('kind')](**fields)
-    except (ValueError, KeyError, TypeError, AttributeError):
+        tokenizer = KINDS[fields.pop('kind')](**fields)
+        tokenizer.decode([tokenizer.vocab_size - 1])  # Fails if a field is of a wrong type.
+        return tokenizer
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         raise UserError(
             f'not a tokenizer of a known kind ({", ".join(KINDS)}): {text[:60]!r}...; '
             'restore tokenizer.json from a backup'

@@ -50,6 +50,8 @@ def show(prompts: Sequence[str], pieces: Iterable[list[str]]) -> None:
 
 
 def _write(text: str) -> None:
+    if sys.stdout is None:  # Closed by the shell.
+        return
     # A terminal that lacks a character shows a mark instead of ending the program.
     encoding = sys.stdout.encoding or 'utf-8'
     sys.stdout.write(text.encode(encoding, 'replace').decode(encoding))

@@ -37,9 +37,14 @@ def run(request: Request) -> int:
     task = tasks.create(config, say)
     checkpoints = Checkpoints(workdir / 'checkpoints', config.train.keep, say)
     like = abstract_state(task, layout)
+    if checkpoints.steps() and not exists:
+        raise UserError(
+            f'{workdir} has checkpoints but no config.json; restore that file from a backup, '
+            'or use another --workdir'
+        )
     workdir.mkdir(parents=True, exist_ok=True)
     with _only_one(workdir):
-        if exists and checkpoints.steps():
+        if checkpoints.steps():
             _require_same(request, task)
             step, state = checkpoints.resume(like)
             if step >= config.train.steps:

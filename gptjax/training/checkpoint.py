@@ -60,7 +60,7 @@ class Checkpoints:
         path = self.folder / str(step) / 'metrics' / 'metrics'
         try:
             return float(json.loads(path.read_text())['val_loss'])
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             return float('inf')
 
     def save(self, state: TrainState, val_loss: float) -> None:
@@ -193,10 +193,10 @@ def _val_loss(metrics: dict) -> float:
 
 def _verify(folder: Path) -> None:
     try:
-        expected = json.loads((folder / MANIFEST).read_text())
+        expected = dict(json.loads((folder / MANIFEST).read_text()))
     except FileNotFoundError:
         raise DamagedError(f'{MANIFEST} is missing') from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise DamagedError(f'{MANIFEST} cannot be read ({error})') from None
     try:
         found = _sums(folder)

@@ -1,5 +1,6 @@
 """metrics.jsonl, the curves in loss.png, and how near the hardware's limit a run is."""
 
+import contextlib
 import json
 import math
 from pathlib import Path
@@ -62,15 +63,15 @@ def _line(row: Row) -> str:
 
 
 def read_metrics(path: Path) -> list[Row]:
-    """The rows of a metrics file; a last line that a kill cut short is left out."""
+    """The rows of a metrics file; what is none, as a line that a kill cut short, is left out."""
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text(encoding='utf-8').splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
+    for line in path.read_text(encoding='utf-8', errors='replace').splitlines():
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            row = json.loads(line)
+            row['step'] + row['elapsed_s']  # Numbers, or this is no row.
+            rows.append(row)
     return rows
 
 

@@ -14,7 +14,7 @@ PLAIN_EVERY_S = 15.0
 
 def say(line: str) -> None:
     """A line for the user, on standard error: standard output is for results."""
-    with contextlib.suppress(BrokenPipeError):  # A run goes on when nobody reads about it.
+    with contextlib.suppress(OSError):  # A run goes on when nobody can read about it.
         print(line, file=sys.stderr, flush=True)
 
 

@@ -44,13 +44,22 @@ def test_top_k_keeps_exactly_k_of_equal_logits_the_lowest_ids_first():
 
 @pytest.mark.parametrize(
     ('p', 'expected'),
-    [(0.01, {1}), (0.4, {1}), (0.41, {1, 3}), (0.71, {1, 2, 3}), (0.999, {0, 1, 2, 3, 4})],
+    [
+        (1e-300, {1}),
+        (0.01, {1}),
+        (0.4, {1}),
+        (0.41, {1, 3}),
+        (0.71, {1, 2, 3}),
+        (0.999, {0, 1, 2, 3, 4}),
+    ],
 )
 def test_top_p_is_the_smallest_set_that_reaches_p(p, expected):
     assert kept(top_p(LOGITS, p)) == expected
 
 
-@pytest.mark.parametrize(('p', 'expected'), [(0.5, {1, 3}), (0.9, {1}), (0.2, {1, 2, 3, 4})])
+@pytest.mark.parametrize(
+    ('p', 'expected'), [(0.5, {1, 3}), (1.0, {1}), (0.9, {1}), (0.2, {1, 2, 3, 4})]
+)
 def test_min_p_is_relative_to_the_likeliest(p, expected):
     assert kept(min_p(LOGITS, p)) == expected
 

@@ -1,5 +1,6 @@
 """Token files: any text becomes exact tokens in flat memory, once."""
 
+import os
 import subprocess
 import sys
 
@@ -89,6 +90,13 @@ def test_invalid_utf8_is_refused_with_its_offset(
 def test_an_empty_text_is_refused(prepare, content):
     with pytest.raises(UserError, match=r'text\.txt is empty'):
         prepare(content)
+
+
+def test_what_can_be_read_only_once_is_refused(tmp_path):
+    os.mkfifo(tmp_path / 'pipe')
+    for path in (tmp_path / 'pipe', tmp_path):
+        with pytest.raises(UserError, match='is not a regular file, and it is read more than on'):
+            token_files.prepare(path, kind='char', val_fraction=0.1, cache_dir=tmp_path)
 
 
 def test_a_missing_file_is_refused(tmp_path):

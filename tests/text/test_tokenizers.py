@@ -52,7 +52,10 @@ def test_bytes_that_are_no_text_are_replaced():
     assert ByteTokenizer().decode([0xFF, ord('a')]) == '\ufffda'
 
 
-@pytest.mark.parametrize('text', ['', '{}', '{"kind": "pickle"}', '[]', '{"kind": "char"}'])
+@pytest.mark.parametrize(
+    'text',
+    ['', '{}', '{"kind": "pickle"}', '[]', '{"kind": "char"}', '{"kind": "char", "characters": 3}'],
+)
 def test_a_damaged_file_is_refused(text):
     with pytest.raises(UserError, match='not a tokenizer of a known kind'):
         from_json(text)

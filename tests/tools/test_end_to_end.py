@@ -174,6 +174,29 @@ def test_with_all_checkpoints_damaged_nothing_is_thrown_away(home, tmp_path):
     assert len((run / 'metrics.jsonl').read_text().splitlines()) == 2
 
 
+def test_checkpoints_without_a_configuration_are_not_trained_over(home, tmp_path):
+    folder, flags, data, _ = home
+    run = tmp_path / 'run'
+    shutil.copytree(folder / 'runs' / 'char-small', run)
+    (run / 'config.json').unlink()
+    done = run_main(*flags, *data, f'--workdir={run}', cwd=folder)
+    assert 'has checkpoints but no config.json; restore that file' in one_line(done, 1)
+    assert (run / 'metrics.jsonl').read_bytes() == (
+        folder / 'runs' / 'char-small' / 'metrics.jsonl'
+    ).read_bytes()
+
+
+def test_closed_streams(home):
+    folder, flags, _, _ = home
+    for redirection in ('>&-', '2>/dev/full', '2>&-'):
+        command = shlex.join([sys.executable, str(ROOT / 'main.py'), *flags, '--mode=sample'])
+        done = subprocess.run(
+            f'{command} {redirection}', shell=True, cwd=folder, capture_output=True, text=True
+        )
+        assert done.returncode == 0, (redirection, done.stderr)
+        assert 'Traceback' not in done.stderr
+
+
 @pytest.mark.parametrize('name', ['config.json', 'tokenizer.json', 'data.json', 'val.bin'])
 @pytest.mark.parametrize('damage', ['missing', 'nonsense'])
 def test_a_damaged_work_directory_is_one_line(home, tmp_path, name, damage):
@@ -182,7 +205,7 @@ def test_a_damaged_work_directory_is_one_line(home, tmp_path, name, damage):
     shutil.copytree(folder / 'runs' / 'char-small', run)
     (run / name).unlink()
     if damage == 'nonsense':
-        (run / name).write_text('{' * 7)
+        (run / name).write_text('[]')
     request = Request(Config(), run, 'python main.py')
     expected = {'config.json': 'no trained model' if damage == 'missing' else 'cannot read'}
     with pytest.raises(UserError, match=expected.get(name, f'the run in {run} is damaged')):

@@ -99,6 +99,9 @@ def test_the_newest_and_the_best_are_kept(checkpoints, task, layout, state_at):
     assert checkpoints.steps() == [5, 4, 2]
     assert checkpoints.best_first() == [2, 4, 5]
     assert checkpoints.val_loss(4) == 2.5
+    for nonsense in ('[]', '{"val_loss": null}', '{'):
+        (checkpoints.folder / '4' / 'metrics' / 'metrics').write_text(nonsense)
+        assert checkpoints.val_loss(4) == float('inf')
 
 
 def test_a_checkpoint_without_a_loss_is_never_the_best(checkpoints, task, layout, state_at):
@@ -147,7 +150,9 @@ def test_no_flipped_bit_is_restored(checkpoints, task, layout, state_at, like, s
     assert 'is damaged' in said[0]
 
 
-@pytest.mark.parametrize('damage', ['missing', 'extra', 'cut', 'no manifest', 'bad manifest'])
+@pytest.mark.parametrize(
+    'damage', ['missing', 'extra', 'cut', 'no manifest', 'bad manifest', 'manifest of another kind']
+)
 def test_other_damage_is_named_and_the_step_before_is_used(
     checkpoints, task, layout, state_at, like, said, damage
 ):
@@ -165,6 +170,8 @@ def test_other_damage_is_named_and_the_step_before_is_used(
             (folder / 'manifest.json').unlink()
         case 'bad manifest':
             (folder / 'manifest.json').write_text('{')
+        case 'manifest of another kind':
+            (folder / 'manifest.json').write_text('[3]')
     step, _ = checkpoints.restore(like, checkpoints.steps())
     assert step == 1
     expected = {
@@ -173,6 +180,7 @@ def test_other_damage_is_named_and_the_step_before_is_used(
         'cut': 'SHA-256 differs',
         'no manifest': 'manifest.json is missing',
         'bad manifest': 'manifest.json cannot be read',
+        'manifest of another kind': 'manifest.json cannot be read',
     }[damage]
     assert len(said) == 1
     assert expected in said[0]
