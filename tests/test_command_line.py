@@ -1,6 +1,7 @@
 """The command line: every mistake is one line on standard error, with the right status, at once."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -65,8 +66,6 @@ def test_help_answers_in_under_a_second_and_loads_nothing_heavy():
     ],
 )
 def test_mistakes(args, status, message, tmp_path):
-    import re
-
     done = run_main(*args)
     assert re.search(message.replace('|', r'\|'), one_line(done, status)), done.stderr
     assert done.stdout == ''

@@ -26,7 +26,7 @@ from gptjax.training.optim import make_schedule
 from gptjax.training.progress import say
 from gptjax.training.steps import run_key
 
-JAX, TWIN = 'gptjax.tools.bench.jax_subject', 'gptjax.tools.bench.torch_twin'
+JAX, TWIN = 'gptjax.tools.bench.jax_subject', 'gptjax.tools.bench.torch_subject'
 MOST_DIFFERENT = 1e-4  # relative; more, and the two sides do not do the same work
 
 

@@ -163,7 +163,8 @@ def test_without_pytorch_jax_is_measured_alone(tiny, tmp_path, monkeypatch, caps
 def test_hugging_face_gets_the_same_model(tiny, tmp_path):
     import torch
 
-    from gptjax.tools.bench.torch_twin import Twin, _huggingface
+    from gptjax.tools.bench.torch_subject import as_huggingface
+    from gptjax.tools.bench.torch_twin import Twin
 
     for bias in (True, False):
         config = replace(tiny, model=VARIANTS['gpt2'] | {'bias': bias})
@@ -172,5 +173,5 @@ def test_hugging_face_gets_the_same_model(tiny, tmp_path):
         twin.load_ours(job.weights())
         tokens_BT = torch.arange(24).reshape(2, 12) % job.vocab_size
         with torch.no_grad():
-            expected_BV = _huggingface(twin).eval()(tokens_BT).logits[:, -1]
+            expected_BV = as_huggingface(twin).eval()(tokens_BT).logits[:, -1]
             assert (twin.eval()(tokens_BT) - expected_BV).abs().max() < 1e-4
