@@ -141,6 +141,8 @@ def check_workdir(workdir: str) -> None:
     """Raises UserError for a name that cannot be used."""
     if not workdir or not workdir.isprintable():
         raise UserError(f'--workdir={workdir!r} is no usable name; give a folder such as runs/mine')
+    if os.path.exists(workdir) and not os.path.isdir(workdir):
+        raise UserError(f'--workdir={workdir} is a file; give a folder such as runs/mine')
 
 
 def default_workdir(config: str) -> str:

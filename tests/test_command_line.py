@@ -34,7 +34,7 @@ def test_help_answers_in_under_a_second_and_loads_nothing_heavy():
         (['--config=configs/cha.py'], 2, 'cha.py is not a file .*; did you mean configs/char.py'),
         (['--config=configs'], 2, 'configs is not a file that can be read'),
         (['--mode=train', '--config'], 2, '--config is missing'),
-        ([CHAR, '--mode=train', '--workdir=README.md'], 1, 'README.md: File exists; check the p'),
+        ([CHAR, '--mode=train', '--workdir=README.md'], 1, 'workdir=README.md is a file; give'),
         (['--config', 'zzz'], 2, 'zzz is not a file .* known are configs/char.py, '),
         (['--config=configs/char.py:huge'], 2, 'char.py:huge is unknown; use :small or :baby'),
         (['--config=configs/char_nanogpt.py'], 2, 'is unknown; use :cpu or :gpu'),
