@@ -217,10 +217,10 @@ class LanguageModel:
         """Targets in a full batch."""
         return self.config.train.batch_size * self.config.model.block_size
 
-    def flops_per_token(self, n_params: int) -> float:
+    def flops_per_token(self) -> float:
         """6 N + 12 L T D (Chowdhery et al., 2022, appendix B), forward and backward."""
         model = self.config.model
-        return 6 * n_params + 12 * model.n_layer * model.block_size * model.n_embd
+        return 6 * self.count_params() + 12 * model.n_layer * model.block_size * model.n_embd
 
     def _start(self) -> np.ndarray:
         try:

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import fcntl
-import math
 from pathlib import Path
 
 import jax
@@ -53,11 +52,11 @@ def run(request: Request) -> int:
                     f'--config.train.steps={2 * step}, or start anew with another --workdir'
                 )
                 return 0
-            _announce(task, layout, like)
+            _announce(task, layout)
             _tell_changes(request)
             say(f'Continuing {workdir} from step {step} of {config.train.steps}')
         else:
-            _announce(task, layout, like)
+            _announce(task, layout)
             state = initial_state(task, layout)
             task.save(workdir)
         write_atomically(config_path(workdir), to_json(config).encode())
@@ -65,7 +64,7 @@ def run(request: Request) -> int:
     rows = read_metrics(workdir / 'metrics.jsonl')
     plot_losses(rows, workdir / 'loss.png', f'{config.name} in {workdir}')
     if outcome.stopped_by:
-        say(f'Stopped by {outcome.stopped_by.name} and saved at step {rows[-1]["step"]}.')
+        say(f'Stopped by {outcome.stopped_by.name} and saved at step {int(outcome.state.step)}.')
         say(f'Continue with:\n  {request.command} --mode=train')
         return 128 + outcome.stopped_by
     _show_result(request)
@@ -110,13 +109,13 @@ def _require_same(request: Request, task) -> None:
         )
 
 
-def _announce(task, layout: Layout, like) -> None:
+def _announce(task, layout: Layout) -> None:
     """Says on what the run computes and what it will train."""
     devices = layout.mesh.devices
     kind, count = devices.flat[0].device_kind, devices.size
     where = 'No GPU found' if jax.default_backend() == 'cpu' else f'Found {kind}'
     where += f' (computing on {count} CPU devices)' if layout.must_wait else ''
-    n_params = sum(math.prod(x.shape) for x in jax.tree.leaves(like.params))
+    n_params = task.count_params()
     size = f'{n_params / 1e6:.1f}M' if n_params >= 1e5 else f'{n_params:,}'
     train_config = task.config.train
     say(f'{where}: training {task.config.name}, {size} parameters')

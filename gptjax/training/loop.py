@@ -64,7 +64,7 @@ def train(
     step_fn = jax.jit(task.train_step, donate_argnums=0, out_shardings=(shardings, None))
     first = done = int(state.step)
     log = MetricsLog(metrics_path, first)
-    meter = Meter(task, layout, state.params, log.rows[-1]['elapsed_s'] if log.rows else 0.0)
+    meter = Meter(task, layout, log.rows[-1]['elapsed_s'] if log.rows else 0.0)
     saved = first
     with log, Interrupts() as interrupts, RunProgress(first, config.steps) as progress:
         try:
@@ -103,11 +103,10 @@ def _record(row: Row, log: MetricsLog, progress: RunProgress) -> None:
 class Meter:
     """Collects the metrics of steps on the device and turns them into rows of metrics.jsonl."""
 
-    def __init__(self, task: Task, layout: Layout, params: dict, elapsed_s: float):
+    def __init__(self, task: Task, layout: Layout, elapsed_s: float):
         """Starts the clock of a run that has already taken `elapsed_s`."""
         self._task, self._devices = task, layout.mesh.devices
-        n_params = sum(x.size for x in jax.tree.leaves(params))
-        self._flops_per_token = task.flops_per_token(n_params)
+        self._flops_per_token = task.flops_per_token()
         self._began = time.perf_counter() - elapsed_s
         self._pending: list[tuple[int, Metrics]] = []
         self._timed_from: float | None = None  # None until the first step is compiled

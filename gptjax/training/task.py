@@ -43,5 +43,8 @@ class Task(Protocol):
     def tokens_per_step(self) -> int:
         """How many tokens an optimizer step learns from."""
 
-    def flops_per_token(self, n_params: int) -> float:
+    def count_params(self) -> int:
+        """Numbers in the model."""
+
+    def flops_per_token(self) -> float:
         """Floating-point operations that training needs for each of them."""

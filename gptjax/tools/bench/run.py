@@ -37,13 +37,12 @@ def run(request: Request) -> int:
     if not has_torch:
         say("PyTorch is not installed: measuring JAX alone. For both: pip install -e '.[torch]'")
     task = tasks.create(config, say)
-    n_params = task.count_params()
     result = {
         'command': f'{request.command} --mode=bench',
         'date': datetime.date.today().isoformat(),
         'hardware': f'{platform.processor() or platform.machine()}, {os.cpu_count()} cores',
-        'parameters': n_params,
-        'flops_per_token': task.flops_per_token(n_params),
+        'parameters': task.count_params(),
+        'flops_per_token': task.flops_per_token(),
     }
     with tempfile.TemporaryDirectory() as folder:
         job = make_job(task, Path(folder))
