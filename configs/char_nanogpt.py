@@ -25,7 +25,8 @@ def get_config(machine: str = ''):
     c.train.update(beta1=0.9, beta2=0.99, weight_decay=0.1, grad_clip=1.0, eval_every=250)
     if machine == 'cpu':
         c.model.update(block_size=64, n_layer=4, n_head=4, n_embd=128, dropout=0.0)
-        c.train.update(steps=2000, batch_size=12)
+        c.train.update(steps=2000, batch_size=12, steps_per_call=10)
+        c.sample.chunk = 32
     else:
         c.model.update(
             block_size=256, n_layer=6, n_head=6, n_embd=384, dropout=0.2, dtype='bfloat16'

@@ -106,6 +106,9 @@ class TrainConfig:
 
     steps: int = knob(2000, 'optimizer steps', low=1)
     batch_size: int = knob(32, 'sequences in an optimizer step', low=1, high=2**20)
+    steps_per_call: int = knob(
+        1, 'steps that the devices do before the host looks: more pays for tiny models', low=1
+    )
     accumulate: int = knob(1, 'parts that a batch is computed in, to save memory', low=1)
     optimizer: str = knob('adamw', 'update rule', choices=('adamw', 'adam', 'sgd'))
     learning_rate: float = knob(1e-3, 'peak learning rate', above=0.0)

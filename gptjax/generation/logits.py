@@ -34,13 +34,14 @@ class Rules:
         )
 
 
-def choose(logits_BV, rules: Rules, key_B, seen_BV):
+def choose(logits_BV, rules: Rules, gumbel_BV, seen_BV):
     """Draws one token a row by the rules.
 
     Args:
       logits_BV: of the model, in any float type.
       rules: what to apply, in this order: repetition penalty, temperature, top-k, top-p, min-p.
-      key_B: a random key for each row.
+      gumbel_BV: noise; the likeliest token after adding it is a draw (Gumbel, 1954). None is fine
+        where nothing is drawn.
       seen_BV: True for the tokens that the row already has.
 
     Returns:
@@ -59,7 +60,7 @@ def choose(logits_BV, rules: Rules, key_B, seen_BV):
         logits_BV = top_p(logits_BV, rules.top_p)
     if rules.min_p is not None:
         logits_BV = min_p(logits_BV, rules.min_p)
-    return jax.vmap(jax.random.categorical)(key_B, logits_BV).astype(jnp.int32)
+    return jnp.argmax(logits_BV + gumbel_BV, axis=-1).astype(jnp.int32)
 
 
 def top_k(logits_BV, k: int):

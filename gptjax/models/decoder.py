@@ -14,17 +14,20 @@ class Cache:
     """Keys and values of all layers, in slots that every row of the batch fills in step.
 
     A slot's place in the text is `pos_BS`, not its index; an empty slot stands at NOBODY.
+
+    There is one array a layer, and rows and heads share its first axis (M = B x N), as in the
+    matrix products that read it: only so does XLA's CPU backend update each in place in a loop.
     """
 
-    k_BNSH: tuple[jax.Array, ...]  # one array a layer: a loop updates each in place
-    v_BNSH: tuple[jax.Array, ...]
+    k_MSH: tuple[jax.Array, ...]
+    v_MSH: tuple[jax.Array, ...]
     pos_BS: jax.Array  # int32
     slot: jax.Array  # int32, the next one to fill
 
     @classmethod
     def empty(cls, config: ModelConfig, batch_size: int, slots: int) -> 'Cache':
         """A cache that nobody has written to."""
-        shape = (batch_size, config.n_head, slots, config.n_embd // config.n_head)
+        shape = (batch_size * config.n_head, slots, config.n_embd // config.n_head)
         layers = tuple(jnp.zeros(shape, config.dtype) for _ in range(config.n_layer))
         return cls(layers, layers, jnp.full((batch_size, slots), NOBODY), jnp.int32(0))
 
@@ -93,8 +96,8 @@ class Decoder(nn.Module):
         for i, block in enumerate(self.blocks):
 
             def store(k_BNTH, v_BNTH, i=i):
-                keys.append(_write(cache.k_BNSH[i], k_BNTH, cache.slot, axis=2))
-                values.append(_write(cache.v_BNSH[i], v_BNTH, cache.slot, axis=2))
+                keys.append(_write_heads(cache.k_MSH[i], k_BNTH, cache.slot))
+                values.append(_write_heads(cache.v_MSH[i], v_BNTH, cache.slot))
                 return keys[i], values[i]
 
             x_BTD = block(x_BTD, place_BT, visible_BTS, store if cache else None, train=train)
@@ -108,6 +111,10 @@ class Decoder(nn.Module):
     def logits(self, x_BTD):
         """The output head: (B, T, D) -> (B, T, V)."""
         return self.embed.attend(x_BTD) if self.config.tied_head else self.head(x_BTD)
+
+
+def _write_heads(slots_MSH, new_BNTH, slot):
+    return _write(slots_MSH, new_BNTH.reshape(-1, *new_BNTH.shape[2:]), slot, axis=1)
 
 
 def _write(slots, new, slot, axis: int):

@@ -33,29 +33,30 @@ ACTIVATIONS = {
 }
 
 
-def attend(q_BNTH, k_BNSH, v_BNSH, visible_BTS, drop_weights=None, sow_weights=None):
+def attend(q_XTH, k_XSH, v_XSH, visible_XTS, drop_weights=None, sow_weights=None):
     """Scaled dot-product attention (Vaswani et al., 2017, https://arxiv.org/abs/1706.03762).
 
     Args:
-      q_BNTH, k_BNSH, v_BNSH: queries, keys and values of each head, in the compute type.
-      visible_BTS: True where a query may see a key; a row without any gives a plain average.
+      q_XTH, k_XSH, v_XSH: queries, keys and values in the compute type; X is the rows and heads,
+        as two axes or as one.
+      visible_XTS: True where a query may see a key; a row without any gives a plain average.
       drop_weights: applied to the weights, a dropout layer for example.
-      sow_weights: receives the weights (B, N, T, S), for those who want to look inside.
+      sow_weights: receives the weights (X, T, S), for those who want to look inside.
 
     Returns:
-      (B, N, T, H) in the type of the values.
+      (X, T, H) in the type of the values.
     """
-    scores_BNTS = jnp.einsum(
-        'BNTH,BNSH->BNTS', q_BNTH, k_BNSH, preferred_element_type=jnp.float32
-    ) * (q_BNTH.shape[-1] ** -0.5)
+    scores_XTS = jnp.einsum(
+        '...TH,...SH->...TS', q_XTH, k_XSH, preferred_element_type=jnp.float32
+    ) * (q_XTH.shape[-1] ** -0.5)
     lowest = jnp.finfo(jnp.float32).min
-    weights_BNTS = nn.softmax(jnp.where(visible_BTS[:, None], scores_BNTS, lowest))
+    weights_XTS = nn.softmax(jnp.where(visible_XTS, scores_XTS, lowest))
     if sow_weights is not None:
-        sow_weights(weights_BNTS)
-    weights_BNTS = weights_BNTS.astype(v_BNSH.dtype)
+        sow_weights(weights_XTS)
+    weights_XTS = weights_XTS.astype(v_XSH.dtype)
     if drop_weights is not None:
-        weights_BNTS = drop_weights(weights_BNTS)
-    return jnp.einsum('BNTS,BNSH->BNTH', weights_BNTS, v_BNSH)
+        weights_XTS = drop_weights(weights_XTS)
+    return jnp.einsum('...TS,...SH->...TH', weights_XTS, v_XSH)
 
 
 def rotate(x_BNTH, pos_BT):
@@ -80,6 +81,34 @@ def unit_rms(x):
     return (x32 * jax.lax.rsqrt(mean_square + 1e-6)).astype(x.dtype)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _multiply(x, w, n: int):
+    return jax.lax.dot_general(x, w, ((range(x.ndim - n, x.ndim), range(n)), ((), ())))
+
+
+def _multiply_forward(x, w, n):
+    return _multiply(x, w, n), (x, w)
+
+
+def _multiply_backward(n, x_and_w, dy):
+    x, w = x_and_w
+    # JAX's own rule gives the gradient of w transposed, and its transposition ends up in every use
+    # of it: the norm, the clipping and both of Adam's averages stride through memory.
+    batch = range(x.ndim - n)
+    dw = jax.lax.dot_general(x, dy, ((batch, batch), ((), ())))
+    dx = jax.lax.dot_general(dy, w, ((range(len(batch), dy.ndim), range(n, w.ndim)), ((), ())))
+    return dx, dw
+
+
+_multiply.defvjp(_multiply_forward, _multiply_backward)
+
+
+def multiply(x, w, dims, **_):
+    """`jax.lax.dot_general` of the last axes of x with the first of w, made for its gradient."""
+    (contracted, _), _ = dims
+    return _multiply(x, w, len(contracted))
+
+
 def dense(config: ModelConfig, features, name: str | None, *, axis=-1, bias=None, std=0.02):
     """A linear map over `axis`, in the compute type.
 
@@ -94,6 +123,7 @@ def dense(config: ModelConfig, features, name: str | None, *, axis=-1, bias=None
         axis=axis,
         use_bias=config.bias if bias is None else bias,
         dtype=config.dtype,
+        dot_general=multiply,
         kernel_init=nn.initializers.normal(std) if std else nn.initializers.zeros,
         name=name,
     )
@@ -126,7 +156,7 @@ class Attention(nn.Module):
           pos_BT: the place of each query, below block_size.
           visible_BTS: which keys each query may see.
           store: takes new keys and values (each (B, N, T, H)) and returns all of them (each
-            (B, N, S, H)); without it attention is over the T new ones alone.
+            (B x N, S, H)); without it attention is over the T new ones alone.
           train: whether dropout is on.
         """
         config = self.config
@@ -140,17 +170,21 @@ class Attention(nn.Module):
             q_BNTH, k_BNTH = unit_rms(q_BNTH), unit_rms(k_BNTH)
         if config.position == 'rotary':
             q_BNTH, k_BNTH = rotate(q_BNTH, pos_BT), rotate(k_BNTH, pos_BT)
-        k_BNSH, v_BNSH = store(k_BNTH, v_BNTH) if store else (k_BNTH, v_BNTH)
-        mixed_BNTH = attend(
-            q_BNTH,
-            k_BNSH,
-            v_BNSH,
-            visible_BTS,
+        q_XTH, k_XSH, v_XSH, visible_XTS = q_BNTH, k_BNTH, v_BNTH, visible_BTS[:, None]
+        if store:
+            k_XSH, v_XSH = store(k_BNTH, v_BNTH)
+            q_XTH = q_BNTH.reshape(len(k_XSH), *q_BNTH.shape[2:])
+            visible_XTS = jnp.repeat(visible_BTS, config.n_head, axis=0)
+        mixed_XTH = attend(
+            q_XTH,
+            k_XSH,
+            v_XSH,
+            visible_XTS,
             drop_weights=nn.Dropout(config.dropout, deterministic=not train),
             sow_weights=functools.partial(self.sow, 'intermediates', 'weights_BNTS'),
         )
         out = dense(config, config.n_embd, 'out', axis=(-2, -1), std=residual_std(config))
-        return out(mixed_BNTH.swapaxes(1, 2))
+        return out(mixed_XTH.reshape(q_BNTH.shape).swapaxes(1, 2))
 
 
 class FeedForward(nn.Module):

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gptjax.config import Config, SampleConfig
+from gptjax.config import Config, MeshConfig, SampleConfig
 from gptjax.errors import UserError
 from gptjax.files import write_atomically
 from gptjax.generation import sample
@@ -183,9 +183,11 @@ class LanguageModel:
         ids = [self.tokenizer.encode(prompt) if prompt else self._start() for prompt in prompts]
         texts = [TextStream(self.tokenizer, config.stop) for _ in ids * config.num_samples]
         stopped_B = np.zeros(len(texts), bool)
+        layout = Layout(MeshConfig(), len(texts))
+        params = layout.copy(params)
 
         def pieces():
-            for new in sample.stream(self.model, params, ids, config, stopped_B):
+            for new in sample.stream(self.model, params, ids, config, stopped_B, layout.put):
                 yield [text.push(new_ids) for text, new_ids in zip(texts, new, strict=True)]
                 stopped_B[:] = [text.ended for text in texts]
             yield [text.finish() for text in texts]

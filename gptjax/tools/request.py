@@ -34,10 +34,6 @@ class Trained:
     step: int
     layout: Layout  # of the parameters: a copy on every device
 
-    def params_on_one_device(self) -> dict:
-        """For work that is not split over devices, which would otherwise all do it."""
-        return jax.device_put(self.params, jax.devices()[0])
-
 
 def config_path(workdir: Path) -> Path:
     """Where the resolved configuration of a run is; the last file that a new run writes."""

@@ -16,7 +16,7 @@ def run(request: Request) -> int:
     prompts = request.prompts or ('',)
     if config.unknown == 'skip':
         prompts = tuple(_without_unknown(trained, prompt) for prompt in prompts)
-    pieces = trained.task.stream_text(trained.params_on_one_device(), prompts, config)
+    pieces = trained.task.stream_text(trained.params, prompts, config)
     rows = [prompt for prompt in prompts for _ in range(config.num_samples)]
     say(f'Step {trained.step} of {request.workdir}')
     if request.as_json:

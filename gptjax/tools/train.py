@@ -133,6 +133,6 @@ def _show_result(request: Request) -> None:
     options = dataclasses.replace(
         request.config.sample, max_new_tokens=SAMPLE_TOKENS, num_samples=1
     )
-    sample.show([''], trained.task.stream_text(trained.params_on_one_device(), [''], options))
+    sample.show([''], trained.task.stream_text(trained.params, [''], options))
     say('\nFor more, type:')
     say(f'  {request.command} --mode=sample')

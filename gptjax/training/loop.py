@@ -15,8 +15,8 @@ from gptjax.training.interrupts import Interrupts
 from gptjax.training.metrics import MetricsLog, Row, model_flops_utilization
 from gptjax.training.progress import RunProgress
 from gptjax.training.sharding import Layout
-from gptjax.training.steps import Metrics, TrainState, run_key
-from gptjax.training.task import Task
+from gptjax.training.steps import Metrics, TrainState, make_call, run_key
+from gptjax.training.task import Batch, Task
 
 
 class DivergedError(UserError):
@@ -60,8 +60,7 @@ def train(
       UserError: a loss is not finite (nothing of that is saved), or saving failed.
     """
     config = task.config.train
-    shardings = jax.tree.map(lambda x: x.sharding, state)
-    step_fn = jax.jit(task.train_step, donate_argnums=0, out_shardings=(shardings, None))
+    steps = Steps(task, layout, state)
     first = done = int(state.step)
     log = MetricsLog(metrics_path, first)
     meter = Meter(task, layout, log.rows[-1]['elapsed_s'] if log.rows else 0.0)
@@ -69,13 +68,14 @@ def train(
     with log, Interrupts() as interrupts, RunProgress(first, config.steps) as progress:
         try:
             while done < config.steps and not interrupts.signal:
-                state, metrics = step_fn(state, layout.put(task.train_batch(done)))
-                layout.wait(metrics)
+                stops = (config.log_every, config.eval_every, config.save_every)
+                wanted = min(config.steps - done, *(every - done % every for every in stops))
+                state, metrics, n = steps(state, done, wanted)
                 if meter.is_due(config.log_every):
-                    # The device has its next step by now, so it does not wait for this.
+                    # The device has its next steps by now, so it does not wait for this.
                     _record(meter.read(), log, progress)
-                done += 1
-                meter.add(done, metrics)
+                done += n
+                meter.add(done, n, metrics)
                 saving = done == config.steps or done % config.save_every == 0
                 if saving or done % config.eval_every == 0:
                     row = meter.read() | task.evaluate(state.params, layout)
@@ -94,6 +94,47 @@ def train(
     return Outcome(state, interrupts.signal if done < config.steps else None)
 
 
+class Steps:
+    """The compiled train step, several at a call, and the batches for the next call on their way.
+
+    The jitted function is one for the whole run, and what --mode=bench times.
+    """
+
+    def __init__(self, task: Task, layout: Layout, state: TrainState):
+        """The arguments are those of `train`; compiles at the first call."""
+        self._task, self._layout = task, layout
+        self._most = task.config.train.steps_per_call
+        shardings = jax.tree.map(lambda x: x.sharding, state)
+        self._call = jax.jit(
+            make_call(task.train_step), donate_argnums=0, out_shardings=(shardings, None)
+        )
+        self._ready: tuple[int, Batch] | None = None
+
+    def __call__(self, state: TrainState, done: int, wanted: int):
+        """Does some optimizer steps.
+
+        Args:
+          state: after `done` steps; its buffers are donated.
+          done: the step of the first batch.
+          wanted: how many steps to do at most.
+
+        Returns:
+          (state, metrics, n): n is how many were done, the first n of the metrics are theirs.
+        """
+        n = min(wanted, self._most)
+        step, batches = self._ready or (None, None)
+        if step != done:
+            batches = self._batches(done)
+        state, metrics = self._call(state, batches, n)
+        # While the devices compute: the host would otherwise do this while they wait.
+        self._ready = done + n, self._batches(done + n)
+        return state, self._layout.wait(metrics), n
+
+    def _batches(self, step: int) -> Batch:
+        batches = [self._task.train_batch(step + i) for i in range(self._most)]
+        return self._layout.put(jax.tree.map(lambda *rows: np.stack(rows), *batches), axis=1)
+
+
 def _record(row: Row, log: MetricsLog, progress: RunProgress) -> None:
     if row:
         log.append(row)
@@ -108,14 +149,14 @@ class Meter:
         self._task, self._devices = task, layout.mesh.devices
         self._flops_per_token = task.flops_per_token()
         self._began = time.perf_counter() - elapsed_s
-        self._pending: list[tuple[int, Metrics]] = []
+        self._pending: list[tuple[int, int, Metrics]] = []
         self._timed_from: float | None = None  # None until the first step is compiled
         self._timed_steps = 0
 
-    def add(self, step: int, metrics: Metrics) -> None:
-        """Notes the metrics of a step, which may still be running."""
-        self._pending.append((step, metrics))
-        self._timed_steps += 1
+    def add(self, step: int, n: int, metrics: Metrics) -> None:
+        """Notes the stacked metrics of the n steps up to `step`, which may still be running."""
+        self._pending.append((step, n, metrics))
+        self._timed_steps += n
         if self._timed_from is None:
             jax.block_until_ready(metrics)
             self.restart()
@@ -134,7 +175,11 @@ class Meter:
         Raises:
           DivergedError: a value is not finite.
         """
-        rows = [(step, jax.device_get(metrics)) for step, metrics in self._pending]
+        rows = [
+            (last - n + 1 + i, jax.tree.map(lambda x, i=i: x[i], metrics))
+            for last, n, metrics in jax.device_get(self._pending)
+            for i in range(n)
+        ]
         self._pending = []
         if not rows:
             return {}

@@ -70,14 +70,18 @@ class Layout:
         # In-process CPU devices deadlock in a collective when several steps are queued.
         self.must_wait = wanted > 1 and devices[0].platform == 'cpu'
 
-    def put(self, batch):
-        """Host arrays (this process's rows) -> device arrays, split along their first axis."""
-        sharding = NamedSharding(self.mesh, P(('data', 'fsdp')))
+    def put(self, batch, axis: int = 0):
+        """Host arrays (this process's rows) -> device arrays, split along the axis of the rows."""
+        sharding = NamedSharding(self.mesh, P(*[None] * axis, ('data', 'fsdp')))
         if jax.process_count() == 1:
             return jax.device_put(batch, sharding)
         return jax.tree.map(
             lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch
         )
+
+    def copy(self, tree):
+        """Puts a whole copy of all arrays on every device."""
+        return jax.device_put(tree, NamedSharding(self.mesh, P()))
 
     def wait(self, arrays):
         """Returns the arrays, finished where queueing more work would be dangerous."""

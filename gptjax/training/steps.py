@@ -88,3 +88,33 @@ def make_train_step(
         return TrainState(state.step + 1, state.key, params, opt_state), metrics
 
     return train_step
+
+
+def make_call(train_step):
+    """Several optimizer steps in one call, which spares tiny models the way to the host and back.
+
+    Args:
+      train_step: (state, batch) -> (state, metrics), as `make_train_step` gives it.
+
+    Returns:
+      (TrainState, batches, n) -> (TrainState, metrics), to be jitted by the caller. The batches are
+      stacked along a new first axis; the first n are used, and n may be another at every call
+      without compiling anew. Metrics are stacked likewise.
+    """
+
+    def call(state: TrainState, batches, n) -> tuple[TrainState, Metrics]:
+        def step(i, state_and_metrics):
+            state, metrics = state_and_metrics
+            state, new = train_step(state, jax.tree.map(lambda rows: rows[i], batches))
+            return state, jax.tree.map(lambda all_, one: all_.at[i].set(one), metrics, new)
+
+        size = len(jax.tree.leaves(batches)[0])
+        first = jax.tree.map(lambda rows: rows[0], batches)
+        if size == 1:
+            state, metrics = train_step(state, first)
+            return state, jax.tree.map(lambda one: one[None], metrics)
+        _, like = jax.eval_shape(train_step, state, first)
+        metrics = jax.tree.map(lambda x: jnp.zeros((size, *x.shape), x.dtype), like)
+        return jax.lax.fori_loop(0, n, step, (state, metrics))
+
+    return call

@@ -48,9 +48,9 @@ def plain_generation(prompt, config: SampleConfig, row: int = 0):
     for i in range(config.max_new_tokens):
         context = ids[len(ids) - kept(len(ids)) :]
         seen = np.isin(np.arange(V), ids)[None]
-        keys = jax.random.fold_in(key, i)[None]
+        noise = jax.random.gumbel(jax.random.fold_in(key, i), (1, V))
         logits = next_logits(context)[None]
-        ids.append(int(choose(logits, Rules.from_config(config), keys, seen)[0]))
+        ids.append(int(choose(logits, Rules.from_config(config), noise, seen)[0]))
     return ids[len(prompt) :]
 
 

@@ -36,14 +36,20 @@ def with_steps(task, steps):
     )
 
 
-def test_resuming_at_any_step_equals_never_stopping(task, tmp_path):
-    task = dataclasses.replace(task, config=replace(task.config, model={'dropout': 0.2}))
-    task = dataclasses.replace(task, config=replace(task.config, train={'save_every': 1}))
+@pytest.mark.parametrize(
+    ('steps_per_call', 'save_every', 'saved'), [(1, 1, (1, 3, 5)), (4, 3, (3,))]
+)
+def test_resuming_at_any_step_equals_never_stopping(
+    task, tmp_path, steps_per_call, save_every, saved
+):
+    train = {'save_every': save_every, 'steps_per_call': steps_per_call}
+    config = replace(task.config, model={'dropout': 0.2}, train=train)
+    task = dataclasses.replace(task, config=config)
     (tmp_path / 'whole').mkdir()
     expected = run(with_steps(task, 6), tmp_path / 'whole')
     layout = Layout(MeshConfig(data=1), 1)
     like = abstract_state(task, layout)
-    for step in (1, 3, 5):
+    for step in saved:
         _, state = Checkpoints(tmp_path / 'whole' / 'checkpoints').restore(like, [step])
         folder = tmp_path / f'from-{step}'
         folder.mkdir()
@@ -52,8 +58,10 @@ def test_resuming_at_any_step_equals_never_stopping(task, tmp_path):
             np.testing.assert_array_equal(a, b)
 
 
-def test_metrics_are_complete(task, tmp_path):
-    run(task, tmp_path)
+@pytest.mark.parametrize('steps_per_call', [1, 2, 100])
+def test_metrics_are_complete(task, tmp_path, steps_per_call):
+    config = replace(task.config, train={'steps_per_call': steps_per_call})
+    run(dataclasses.replace(task, config=config), tmp_path)
     rows = read_metrics(tmp_path / 'metrics.jsonl')
     assert [row['step'] for row in rows] == [2, 3, 4, 6]
     assert [row['step'] for row in rows if 'val_loss' in row] == [3, 6]

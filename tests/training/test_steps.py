@@ -66,6 +66,29 @@ def test_accumulation_equals_one_large_batch_with_unequal_masks(task, state, acc
         np.testing.assert_allclose(a, b, atol=1e-6 * scale)
 
 
+def test_a_call_does_the_first_n_of_its_steps_and_compiles_once(task, state):
+    traces = []
+
+    def counted(state, batch):
+        traces.append(1)
+        return task.train_step(state, batch)
+
+    batches = [task.train_batch(i) for i in range(3)]
+    stacked = jax.tree.map(lambda *rows: np.stack(rows), *batches)
+    call = jax.jit(steps.make_call(counted))
+    step = jax.jit(task.train_step)
+    for n in (3, 1, 2):
+        expected, losses = state, []
+        for batch in batches[:n]:
+            expected, metrics = step(expected, batch)
+            losses.append(metrics['loss'])
+        done, metrics = call(state, stacked, n)
+        np.testing.assert_allclose(metrics['loss'][:n], losses, rtol=1e-6)
+        for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(done), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    assert len(traces) == 2  # One for the shapes of the metrics, one to compile.
+
+
 def test_what_is_masked_has_no_influence(task, state):
     step = jax.jit(task.train_step)
     batch = masked_batch(task)

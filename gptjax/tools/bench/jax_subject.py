@@ -18,7 +18,7 @@ class JaxSubject:
 
         from gptjax import tasks
         from gptjax.training.checkpoint import flat_leaves
-        from gptjax.training.loop import initial_state
+        from gptjax.training.loop import Steps, initial_state
         from gptjax.training.progress import say
         from gptjax.training.sharding import Layout
 
@@ -38,10 +38,7 @@ class JaxSubject:
         params = jax.tree.unflatten(jax.tree.structure(state.params), leaves)
         self.state = state.replace(params=params)
         self._names = names
-        shardings = jax.tree.map(lambda x: x.sharding, self.state)
-        self._step = jax.jit(
-            self.task.train_step, donate_argnums=0, out_shardings=(shardings, None)
-        )
+        self._steps = Steps(self.task, self.layout, self.state)
 
     def gradients(self) -> worker.Arrays:
         """Loss and every gradient of the first batch; nothing is updated."""
@@ -60,25 +57,32 @@ class JaxSubject:
 
     def train(self, steps: int) -> float:
         """Seconds that some optimizer steps take."""
-        first = int(self.state.step)
+        done = int(self.state.step)
+        last = done + steps
         began = time.perf_counter()
-        for i in range(first, first + steps):
-            batch = self.layout.put(self.task.train_batch(i))
-            self.state, metrics = self._step(self.state, batch)
-            self.layout.wait(metrics)
+        while done < last:
+            self.state, metrics, n = self._steps(self.state, done, last - done)
+            done += n
         self._jax.block_until_ready(metrics)
         return time.perf_counter() - began
 
     def generate(self, batch_size: int, tokens: int) -> float:
         """Seconds to sample tokens after a prompt of one."""
-        from gptjax.config import SampleConfig
+        from gptjax.config import MeshConfig, SampleConfig
         from gptjax.generation import sample
+        from gptjax.training.sharding import Layout
 
-        params = self._jax.device_put(self.state.params, self._jax.devices()[0])
-        config = SampleConfig(max_new_tokens=tokens, temperature=1.0, num_samples=batch_size)
+        layout = Layout(MeshConfig(), batch_size)
+        params = self._jax.block_until_ready(layout.copy(self.state.params))
+        config = SampleConfig(
+            max_new_tokens=tokens,
+            temperature=1.0,
+            num_samples=batch_size,
+            chunk=self.task.config.sample.chunk,
+        )
         prompts = [np.zeros(1, np.int32)]
         began = time.perf_counter()
-        sample.generate(self.task.model, params, prompts, config)
+        sample.generate(self.task.model, params, prompts, config, put=layout.put)
         return time.perf_counter() - began
 
     def about(self) -> dict:
