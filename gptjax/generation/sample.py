@@ -1,7 +1,6 @@
 """Generation: one prefill, then chunks of a jitted `lax.scan` with the cache as its carry.
 
-Every row of a batch lives by its own counters: how long its context is and how many tokens were
-drawn for it. A row that has to wait for the host (its context is full, or it is done) computes
+Every row of a batch lives by its own counters (`Counters`). A row that has to wait for the host (its context is full, or it is done) computes
 along, but writes to slots that nobody sees. What a row draws therefore depends on its own prompt,
 key and rules alone, whatever the chunk length and whoever shares the batch.
 """
@@ -23,13 +22,30 @@ from gptjax.models.layers import NOBODY
 
 @flax.struct.dataclass
 class Rows:
-    """The device's side of a batch of texts; the carry of the scan."""
+    """What the devices keep of a batch of texts from chunk to chunk."""
 
     cache: Cache
     logits_BV: jax.Array  # float32, of the token to draw next
-    length_B: jax.Array  # int32, tokens in the context
-    drawn_B: jax.Array  # int32, tokens drawn so far
     seen_BV: jax.Array | None  # bool, tokens in the text; only where a rule wants to know
+
+
+@flax.struct.dataclass
+class Counters:
+    """What the host says of each row with every chunk, all int32."""
+
+    sample_B: np.ndarray  # the row's number among those of its prompt; its key is made of it
+    length_B: np.ndarray  # tokens in the context
+    drawn_B: np.ndarray  # tokens drawn so far
+    budget_B: np.ndarray  # tokens to draw in all
+
+
+@flax.struct.dataclass
+class Room:
+    """Contexts to rebuild, and where all caches go, before a chunk."""
+
+    full_B: np.ndarray  # bool, the rows to rebuild
+    tokens_BT: np.ndarray  # their new contexts, aligned on the right
+    pos_BT: np.ndarray
 
 
 def stream(
@@ -59,13 +75,13 @@ def stream(
     block_size, samples = model.config.block_size, config.num_samples
     chunk = min(config.chunk, config.max_new_tokens)
     history = [list(map(int, prompt)) for prompt in prompts for _ in range(samples)]
-    sample_B = np.tile(np.arange(samples), len(prompts))
+    sample_B = np.tile(np.arange(samples, dtype=np.int32), len(prompts))
     rules = Rules.from_config(config)
     if stopped_B is None:
         stopped_B = np.zeros(len(history), bool)
 
-    length_B = np.array([kept_length(len(ids), block_size) for ids in history])
-    drawn_B = np.zeros(len(history), int)
+    length_B = np.array([kept_length(len(ids), block_size) for ids in history], np.int32)
+    drawn_B = np.zeros(len(history), np.int32)
     tokens_BT, pos_BT = _aligned(history, length_B, block_size)
     slot = tokens_BT.shape[1]
     slots = _bucket(slot + config.max_new_tokens + chunk)
@@ -76,30 +92,31 @@ def stream(
         seen_BV = np.zeros((len(history), model.vocab_size), bool)
         for row, ids in zip(seen_BV, history, strict=True):
             row[ids] = True
-    cache, logits_BV = _prefill(model, params, *put((tokens_BT, pos_BT)), slots, 0)
-    rows = Rows(cache, logits_BV, *put((length_B, drawn_B)), put(seen_BV))
+    rows = Rows(*_prefill(model, params, *put((tokens_BT, pos_BT)), slots, 0), put(seen_BV))
 
     while True:
-        budget_B = np.where(stopped_B, drawn_B, config.max_new_tokens)
+        budget_B = np.where(stopped_B, drawn_B, np.int32(config.max_new_tokens))
         if not (drawn_B < budget_B).any():
             return
         full_B = (length_B >= block_size) & (drawn_B < budget_B)
+        room = None
         if full_B.any() or slot + chunk > slots:
-            length_B = np.where(full_B, kept_length(block_size, block_size), length_B)
-            tokens_BT, pos_BT = _aligned(history, np.where(full_B, length_B, 1), block_size)
-            slot = max(tokens_BT.shape[1], *length_B)
-            moved = put((tokens_BT, pos_BT, full_B, length_B))
-            rows = _make_room(model, params, rows, *moved, slot)
-        row = put((sample_B, budget_B))
-        rows, tokens_KB = _decode_chunk(model, params, rows, config.seed, *row, rules, chunk)
+            kept = np.int32(kept_length(block_size, block_size))
+            length_B = np.where(full_B, kept, length_B)
+            contexts = _aligned(history, np.where(full_B, length_B, 1), block_size)
+            room = put(Room(full_B, *contexts))
+            slot = max(contexts[0].shape[1], *length_B)
+        counters = put(Counters(sample_B, length_B, drawn_B, budget_B))
+        rows, tokens_KB = _decode_chunk(
+            model, params, rows, room, slot, counters, config.seed, rules, chunk
+        )
         slot += chunk
-        # The device counts the same; counting here too leaves only the tokens to be fetched.
         new_B = np.clip(np.minimum(budget_B - drawn_B, block_size - length_B), 0, chunk)
         drawn_B, length_B = drawn_B + new_B, length_B + new_B
         tokens_KB = np.asarray(tokens_KB)
         new = [tokens_KB[:n, b] for b, n in enumerate(new_B)]
         for ids, new_ids in zip(history, new, strict=True):
-            ids.extend(map(int, new_ids))
+            ids.extend(new_ids.tolist())
         yield new
 
 
@@ -146,48 +163,55 @@ def _prefill(model: Decoder, params, tokens_BT, pos_BT, slots: int, first_slot):
     return cache, logits_BTV[:, 0].astype(jnp.float32)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 7), donate_argnums=2)
+@functools.partial(jax.jit, static_argnums=(0, 8), donate_argnums=2)
 def _decode_chunk(
-    model: Decoder, params, rows: Rows, seed, sample_B, budget_B, rules: Rules, chunk: int
+    model: Decoder,
+    params,
+    rows: Rows,
+    room: Room | None,
+    slot,
+    counters: Counters,
+    seed,
+    rules: Rules,
+    chunk: int,
 ):
     """Draws up to `chunk` tokens for each row; returns the rows and the tokens (chunk, B)."""
+    if room is not None:
+        rows = _make_room(model, params, rows, room, slot)
     gumbel_KBV = None
     if rules.temperature is not None:
         # All noise of the chunk at once: drawn token by token, it took a third of the time.
-        key_B = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), sample_B)
-        count_KB = rows.drawn_B + jnp.arange(chunk)[:, None]
+        key_B = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), counters.sample_B)
+        count_KB = counters.drawn_B + jnp.arange(chunk)[:, None]
         shape = (model.vocab_size,)
         draw = jax.vmap(lambda key, n: jax.random.gumbel(jax.random.fold_in(key, n), shape))
         gumbel_KBV = jax.vmap(draw, (None, 0))(key_B, count_KB)
+    space_B = model.config.block_size - counters.length_B
+    wanted_B = jnp.minimum(counters.budget_B - counters.drawn_B, space_B)
 
-    def step(rows: Rows, gumbel_BV):
-        active_B = (rows.length_B < model.config.block_size) & (rows.drawn_B < budget_B)
+    def step(rows: Rows, i_and_gumbel):
+        i, gumbel_BV = i_and_gumbel
+        active_B = i < wanted_B
         token_B = choose(rows.logits_BV, rules, gumbel_BV, rows.seen_BV)
-        pos_B = jnp.where(active_B, rows.length_B, NOBODY)
+        pos_B = jnp.where(active_B, counters.length_B + i, NOBODY)
         logits_BTV, cache = model.apply(params, token_B[:, None], pos_B[:, None], rows.cache)
-        logits_BV = logits_BTV[:, 0].astype(jnp.float32)
+        logits_BV = jnp.where(
+            active_B[:, None], logits_BTV[:, 0].astype(jnp.float32), rows.logits_BV
+        )
         seen_BV = rows.seen_BV
         if seen_BV is not None:
             seen_BV |= jax.nn.one_hot(token_B, seen_BV.shape[1], dtype=bool) & active_B[:, None]
-        return Rows(
-            cache,
-            jnp.where(active_B[:, None], logits_BV, rows.logits_BV),
-            rows.length_B + active_B,
-            rows.drawn_B + active_B,
-            seen_BV,
-        ), token_B
+        return Rows(cache, logits_BV, seen_BV), token_B
 
-    return jax.lax.scan(step, rows, gumbel_KBV, length=chunk)
+    return jax.lax.scan(step, rows, (jnp.arange(chunk), gumbel_KBV))
 
 
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
-def _make_room(model, params, rows: Rows, tokens_BT, pos_BT, full_B, length_B, slot) -> Rows:
+def _make_room(model: Decoder, params, rows: Rows, room: Room, slot) -> Rows:
     """Moves the caches so that `slot` is the next one, and rebuilds those of full rows."""
-    old = rows.cache
+    old, full_B = rows.cache, room.full_B
     n_slots = old.pos_BS.shape[1]
-    fresh, logits_BV = _prefill(
-        model, params, tokens_BT, pos_BT, n_slots, slot - tokens_BT.shape[1]
-    )
+    first_slot = slot - room.tokens_BT.shape[1]
+    fresh, logits_BV = _prefill(model, params, room.tokens_BT, room.pos_BT, n_slots, first_slot)
 
     def merge(fresh, old):
         moved = jnp.roll(old, slot - rows.cache.slot, axis=1)
@@ -201,8 +225,4 @@ def _make_room(model, params, rows: Rows, tokens_BT, pos_BT, full_B, length_B, s
         jnp.where(jnp.arange(n_slots) < slot, pos_BS, NOBODY),  # The roll brings old ones round.
         jnp.int32(slot),
     )
-    return rows.replace(
-        cache=cache,
-        logits_BV=jnp.where(full_B[:, None], logits_BV, rows.logits_BV),
-        length_B=jnp.asarray(length_B),
-    )
+    return Rows(cache, jnp.where(full_B[:, None], logits_BV, rows.logits_BV), rows.seen_BV)

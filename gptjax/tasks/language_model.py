@@ -183,16 +183,21 @@ class LanguageModel:
         ids = [self.tokenizer.encode(prompt) if prompt else self._start() for prompt in prompts]
         texts = [TextStream(self.tokenizer, config.stop) for _ in ids * config.num_samples]
         stopped_B = np.zeros(len(texts), bool)
-        layout = Layout(MeshConfig(), len(texts))
-        params = layout.copy(params)
+        params, put = self.place(params, len(texts))
 
         def pieces():
-            for new in sample.stream(self.model, params, ids, config, stopped_B, layout.put):
+            for new in sample.stream(self.model, params, ids, config, stopped_B, put):
                 yield [text.push(new_ids) for text, new_ids in zip(texts, new, strict=True)]
                 stopped_B[:] = [text.ended for text in texts]
             yield [text.finish() for text in texts]
 
         return pieces()
+
+    def place(self, params: dict, rows: int) -> tuple[dict, Callable[[Any], Any]]:
+        """The parameters and the `put` with which `sample.stream` splits rows over the devices."""
+        layout = Layout(MeshConfig(), rows)
+        # A jitted function takes host arrays of a single row to the device sooner than `put` can.
+        return layout.copy(params), layout.put if layout.rows > 1 else lambda arrays: arrays
 
     def fingerprint(self) -> dict[str, Any]:
         """What has to be the same for a run to be continued."""

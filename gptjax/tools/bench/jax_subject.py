@@ -66,14 +66,13 @@ class JaxSubject:
         self._jax.block_until_ready(metrics)
         return time.perf_counter() - began
 
-    def generate(self, batch_size: int, tokens: int) -> float:
-        """Seconds to sample tokens after a prompt of one."""
-        from gptjax.config import MeshConfig, SampleConfig
+    def generate(self, batch_size: int, tokens: int, texts: int) -> float:
+        """Seconds to sample some texts, one after the other, after a prompt of one token."""
+        from gptjax.config import SampleConfig
         from gptjax.generation import sample
-        from gptjax.training.sharding import Layout
 
-        layout = Layout(MeshConfig(), batch_size)
-        params = self._jax.block_until_ready(layout.copy(self.state.params))
+        params, put = self.task.place(self.state.params, batch_size)
+        self._jax.block_until_ready(params)
         config = SampleConfig(
             max_new_tokens=tokens,
             temperature=1.0,
@@ -82,7 +81,8 @@ class JaxSubject:
         )
         prompts = [np.zeros(1, np.int32)]
         began = time.perf_counter()
-        sample.generate(self.task.model, params, prompts, config, put=layout.put)
+        for _ in range(texts):
+            sample.generate(self.task.model, params, prompts, config, put=put)
         return time.perf_counter() - began
 
     def about(self) -> dict:

@@ -59,7 +59,8 @@ def draw(result: dict, path: Path) -> None:
 
 def _groups(result: dict) -> list[tuple[str, dict]]:
     groups = [('Training', result['train'])]
-    for name, group in result['generate'].items():
-        if name.startswith('batch_'):
-            groups.append((f'Generation, batch {name.removeprefix("batch_")}', group))
+    for group in result['generate'].values():
+        if isinstance(group, dict):
+            title = f'Generation, {group["new_tokens"]} tokens, batch {group["batch_size"]}'
+            groups.append((title, group))
     return groups

@@ -2,12 +2,14 @@
 
 import dataclasses
 import datetime
+import functools
 import importlib.util
 import json
 import os
 import platform
 import statistics
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -138,7 +140,8 @@ def time_training(workers: dict[str, Worker], config: Config, task, flops_per_to
     """Seconds a step of each side, in turns; the first step, with its compilation, apart."""
     first_s = {name: worker.call('train', steps=1) for name, worker in workers.items()}
     tokens = task.tokens_per_step()
-    measured = in_turns(workers, config, 'train', 'steps', tokens)
+    timers = {name: functools.partial(_train, worker) for name, worker in workers.items()}
+    measured = in_turns(timers, config, tokens, trial=10)
     device = jax.devices()[0].device_kind
     for name, figures in measured.items():
         flops_per_s = figures['tokens_per_s'] * flops_per_token
@@ -149,27 +152,38 @@ def time_training(workers: dict[str, Worker], config: Config, task, flops_per_to
     return compare(measured)
 
 
+def _train(worker: Worker, steps: int) -> float:
+    return worker.call('train', steps=steps)
+
+
 def time_generation(workers: dict[str, Worker], config: Config) -> dict:
-    """Tokens a second of sampling after a prompt of one token, alone and in a batch."""
-    tokens = min(config.model.block_size - 1, 255)  # Hugging Face ends at the block.
+    """Tokens a second of sampling after a prompt of one token.
+
+    Within a block: alone and in a batch, also against a cache. `long` is as many tokens as
+    `sample.max_new_tokens`, past the block, which Hugging Face's GPT-2 cannot.
+    """
     workers = {name: w for name, w in workers.items() if name != 'torch_compile'}
     sides = {name: (worker, 'generate') for name, worker in workers.items()}
+    cached = {}
     if 'torch_eager' in workers and huggingface_has(config):
-        sides['huggingface'] = (workers['torch_eager'], 'generate_cached')
-    result = {}
-    for batch_size in (1, config.bench.batch_size):
-        seconds: dict[str, list[float]] = {name: [] for name in sides}
-        for turn in range(config.bench.rounds + 1):
-            for name, (worker, method) in sides.items():
-                taken = worker.call(method, batch_size=batch_size, tokens=tokens)
-                if turn:  # The first one compiles.
-                    seconds[name].append(taken)
-        speeds = {
-            name: summary([batch_size * tokens / s for s in values])
-            for name, values in seconds.items()
-        }
-        result[f'batch_{batch_size}'] = compare(speeds)
+        cached = {'huggingface': (workers['torch_eager'], 'generate_cached')}
+    short = min(config.model.block_size - 1, 255)
+    many = config.bench.batch_size
+    result = {
+        'batch_1': _time_texts(sides | cached, config, 1, short),
+        f'batch_{many}': _time_texts(sides | cached, config, many, short),
+        'long': _time_texts(sides, config, 1, config.sample.max_new_tokens),
+    }
     return {'ratio': result['batch_1'].get('ratio'), **result}
+
+
+def _time_texts(sides: dict[str, tuple[Worker, str]], config: Config, batch_size: int, tokens: int):
+    def timer(worker, method):
+        return lambda n: worker.call(method, batch_size=batch_size, tokens=tokens, texts=n)
+
+    timers = {name: timer(*side) for name, side in sides.items()}
+    measured = in_turns(timers, config, batch_size * tokens, trial=1)
+    return {'batch_size': batch_size, 'new_tokens': tokens, **compare(measured)}
 
 
 def huggingface_has(config: Config) -> bool:
@@ -184,18 +198,25 @@ def huggingface_has(config: Config) -> bool:
     )
 
 
-def in_turns(workers, config: Config, method: str, count: str, tokens: int) -> dict[str, dict]:
-    """Tokens a second of each worker: A B C A B C ..., each turn about `turn_s` long."""
+def in_turns(
+    timers: dict[str, Callable[[int], float]], config: Config, tokens: int, trial: int
+) -> dict[str, dict]:
+    """Tokens a second of each side: A B C A B C ..., each turn about `turn_s` long.
+
+    Args:
+      timers: for each side, how many times -> the seconds they took.
+      config: its `bench` says how long to measure.
+      tokens: done each time.
+      trial: how many times to do it to see how long it takes, after once to warm up.
+    """
     counts = {}
-    for name, worker in workers.items():
-        worker.call(method, **{count: 2})
-        once_s = worker.call(method, **{count: 3}) / 3
-        counts[name] = max(2, round(config.bench.turn_s / once_s))
-    speeds: dict[str, list[float]] = {name: [] for name in workers}
+    for name, timer in timers.items():
+        timer(1)
+        counts[name] = max(1, round(config.bench.turn_s / (timer(trial) / trial)))
+    speeds: dict[str, list[float]] = {name: [] for name in timers}
     for _ in range(config.bench.rounds):
-        for name, worker in workers.items():
-            seconds = worker.call(method, **{count: counts[name]})
-            speeds[name].append(tokens * counts[name] / seconds)
+        for name, timer in timers.items():
+            speeds[name].append(tokens * counts[name] / timer(counts[name]))
     return {name: summary(values) for name, values in speeds.items()}
 
 

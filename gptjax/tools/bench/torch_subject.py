@@ -80,31 +80,33 @@ class TorchSubject:
         return time.perf_counter() - began
 
     @torch.inference_mode()
-    def generate(self, batch_size: int, tokens: int) -> float:
-        """Seconds to sample tokens without a cache, as nanoGPT does."""
+    def generate(self, batch_size: int, tokens: int, texts: int) -> float:
+        """Seconds to sample texts, one after the other, without a cache, as nanoGPT does."""
         self.twin.eval()
-        context_BT = torch.zeros((batch_size, 1), dtype=torch.long, device=self.device)
         self._wait()
         began = time.perf_counter()
-        for _ in range(tokens):
-            cropped_BT = context_BT[:, -self.job.config.model.block_size :]
-            with self.autocast:
-                logits_BV = self.twin(cropped_BT)
-            probs_BV = F.softmax(logits_BV.float(), dim=-1)
-            next_B1 = torch.multinomial(probs_BV, num_samples=1)
-            context_BT = torch.cat([context_BT, next_B1], dim=1)
+        for _ in range(texts):
+            context_BT = torch.zeros((batch_size, 1), dtype=torch.long, device=self.device)
+            for _ in range(tokens):
+                cropped_BT = context_BT[:, -self.job.config.model.block_size :]
+                with self.autocast:
+                    logits_BV = self.twin(cropped_BT)
+                probs_BV = F.softmax(logits_BV.float(), dim=-1)
+                next_B1 = torch.multinomial(probs_BV, num_samples=1)
+                context_BT = torch.cat([context_BT, next_B1], dim=1)
         self._wait()
         return time.perf_counter() - began
 
-    def generate_cached(self, batch_size: int, tokens: int) -> float | None:
-        """Seconds that Hugging Face needs, which has a cache; None if it has no such model."""
+    @torch.inference_mode()
+    def generate_cached(self, batch_size: int, tokens: int, texts: int) -> float:
+        """As `generate`, by Hugging Face's GPT-2, which has a cache."""
         if self.cached is None:
             self.cached = as_huggingface(self.twin)
             self.cached.to(self.device, dtype=self.dtype).eval()
         prompt_BT = torch.zeros((batch_size, 1), dtype=torch.long, device=self.device)
         self._wait()
         began = time.perf_counter()
-        with torch.inference_mode():
+        for _ in range(texts):
             self.cached.generate(
                 prompt_BT,
                 attention_mask=torch.ones_like(prompt_BT),
