@@ -139,9 +139,12 @@ def test_logits_equal_the_full_pass_at_every_position(position, monkeypatch):
     logits = []
     original = sample._decode_chunk
 
-    def recording(model, params, rows, *rest):
-        logits.append(np.asarray(rows.logits_BV))
-        return original(model, params, rows, *rest)
+    make_room = jax.jit(sample._make_room, static_argnums=0)
+
+    def recording(model, params, rows, room, slot, *rest):
+        ready = rows if room is None else make_room(model, params, rows, room, slot)
+        logits.append(np.asarray(ready.logits_BV))
+        return original(model, params, rows, room, slot, *rest)
 
     monkeypatch.setattr(sample, '_decode_chunk', recording)
     config = dataclasses.replace(PLAIN, chunk=1, max_new_tokens=30)
