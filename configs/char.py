@@ -20,8 +20,8 @@ def get_config(size: str = ''):
     c.data.corpus = 'shakespeare'
     if size == 'small':
         c.model.update(block_size=64, n_layer=4, n_head=4, n_embd=128)
-        c.train.update(steps=1600, batch_size=16, learning_rate=4e-3, warmup_steps=50)
-        c.train.steps_per_call = 10
+        c.train.update(steps=1200, batch_size=24, learning_rate=4e-3, warmup_steps=20)
+        c.train.update(optimizer='muon', steps_per_call=10)
         c.sample.chunk = 32
     elif size == 'baby':
         c.model.update(

@@ -1,8 +1,8 @@
 """Generation: one prefill, then chunks of a jitted `lax.scan` with the cache as its carry.
 
-Every row of a batch lives by its own counters (`Counters`). A row that has to wait for the host (its
-context is full, or it is done) computes along, but writes to slots that nobody sees. What a row
-draws therefore depends on its own prompt, key and rules alone, whatever the chunk length and
+Every row of a batch lives by its own counters (`Counters`). A row that has to wait for the host
+(its context is full, or it is done) computes along, but writes to slots that nobody sees. What a
+row draws therefore depends on its own prompt, key and rules alone, whatever the chunk length and
 whoever shares the batch.
 """
 

@@ -17,6 +17,7 @@ from gptjax.errors import UserError
 
 # The first pattern that is found in a parameter's path decides. N heads are split, never one head.
 RULES = (
+    (r'opt_state.*/stack_', P(('data', 'fsdp'), None, None)),  # Muon: some matrices on each device
     (r'(query|key|value)/kernel', P('fsdp', 'tensor', None)),  # DNH
     (r'(query|key|value)/bias', P('tensor', None)),  # NH
     (r'attn/out/kernel', P('tensor', None, 'fsdp')),  # NHD
@@ -98,10 +99,14 @@ class Layout:
             spec = P()
         # A width that the axis does not divide (a vocabulary of 65, say) stays whole.
         fits = [
-            a if a and n % self.mesh.shape[a] == 0 else None
-            for a, n in zip(spec, leaf.shape, strict=False)
+            axes if axes and n % self._parts(axes) == 0 else None
+            for axes, n in zip(spec, leaf.shape, strict=False)
         ]
         return NamedSharding(self.mesh, P(*fits))
+
+    def _parts(self, axes: str | tuple[str, ...]) -> int:
+        names = (axes,) if isinstance(axes, str) else axes
+        return math.prod(self.mesh.shape[name] for name in names)
 
 
 def _largest_divisor(number: int, limit: int) -> int:
