@@ -43,6 +43,14 @@ class ModelConfig:
     bias: bool = knob(False, 'biases in the linear layers and the layer norms')
     head_bias: bool = knob(False, 'a bias in the output head')
     tied_head: bool = knob(False, 'the output head is the transposed embedding')
+    vocab_multiple: int = knob(
+        1, 'the embedding is padded to a multiple of this: 128 suits a GPU', low=1, high=2**16
+    )
+    attention: str = knob(
+        'auto',
+        'the implementation: ours, cuDNN flash attention, or the latter where it can be used',
+        choices=('auto', 'xla', 'cudnn'),
+    )
     scale_embedding: bool = knob(False, 'multiply the token embedding by sqrt(n_embd)')
     residual_init: str = knob(
         'zero',
@@ -110,6 +118,9 @@ class TrainConfig:
         1, 'steps that the devices do before the host looks: more pays for tiny models', low=1
     )
     accumulate: int = knob(1, 'parts that a batch is computed in, to save memory', low=1)
+    logits_chunk: int = knob(
+        0, 'positions of a row whose logits exist at a time; 0: all. Saves memory', low=0
+    )
     optimizer: str = knob('adamw', 'update rule', choices=('adamw', 'muon', 'adam', 'sgd'))
     learning_rate: float = knob(1e-3, 'peak learning rate', above=0.0)
     min_learning_rate: float = knob(0.0, 'learning rate at the end of the decay', low=0.0)

@@ -38,11 +38,17 @@ class Decoder(nn.Module):
     config: ModelConfig
     vocab_size: int
 
+    @property
+    def head_name(self) -> str:
+        """The parameters that `logits` uses."""
+        return 'embed' if self.config.tied_head else 'head'
+
     def setup(self):
         config = self.config
+        self.padded_size = -(-self.vocab_size // config.vocab_multiple) * config.vocab_multiple
         init = nn.initializers.normal(0.02)
         self.embed = nn.Embed(
-            self.vocab_size, config.n_embd, dtype=config.dtype, embedding_init=init
+            self.padded_size, config.n_embd, dtype=config.dtype, embedding_init=init
         )
         if config.position == 'learned':
             self.embed_pos = nn.Embed(
@@ -52,7 +58,7 @@ class Decoder(nn.Module):
         if config.norm_place != 'after':
             self.norm_final = norm(config, None)
         if not config.tied_head:
-            self.head = dense(config, self.vocab_size, None, bias=config.head_bias)
+            self.head = dense(config, self.padded_size, None, bias=config.head_bias)
         self.drop = nn.Dropout(config.dropout)
 
     def __call__(self, tokens_BT, pos_BT=None, cache: Cache | None = None, *, train: bool = False):
@@ -74,7 +80,8 @@ class Decoder(nn.Module):
     def hidden(self, tokens_BT, pos_BT=None, cache: Cache | None = None, *, train: bool = False):
         """As `__call__`, but stops before the output head: (B, T, D) and the new cache."""
         config = self.config
-        if pos_BT is None:
+        in_order = pos_BT is None
+        if in_order:
             pos_BT = jnp.arange(tokens_BT.shape[1])[None]
         # Padding gets some place: what is computed there is never seen, but has to be finite.
         place_BT = jnp.clip(pos_BT, 0, config.block_size - 1)
@@ -91,7 +98,7 @@ class Decoder(nn.Module):
         key_pos_BS = pos_BT
         if cache is not None:
             key_pos_BS = _write(cache.pos_BS, pos_BT, cache.slot, axis=1)
-        visible_BTS = pos_BT[:, :, None] >= key_pos_BS[:, None, :]
+        visible_BTS = None if in_order else pos_BT[:, :, None] >= key_pos_BS[:, None, :]
         keys, values = [], []
         for i, block in enumerate(self.blocks):
 
@@ -109,8 +116,11 @@ class Decoder(nn.Module):
         return x_BTD, cache
 
     def logits(self, x_BTD):
-        """The output head: (B, T, D) -> (B, T, V)."""
-        return self.embed.attend(x_BTD) if self.config.tied_head else self.head(x_BTD)
+        """The output head: (B, T, D) -> (B, T, V); tokens that only pad get minus infinity."""
+        logits_BTV = self.embed.attend(x_BTD) if self.config.tied_head else self.head(x_BTD)
+        if self.padded_size == self.vocab_size:
+            return logits_BTV
+        return jnp.where(jnp.arange(self.padded_size) < self.vocab_size, logits_BTV, -jnp.inf)
 
 
 def _write_heads(slots_MSH, new_BNTH, slot):

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from gptjax.config import ModelConfig
+from gptjax.errors import UserError
 
 # The position of an empty cache slot or of padding: as a key, nobody may see it.
 NOBODY = jnp.iinfo(jnp.int32).max
@@ -57,6 +58,38 @@ def attend(q_XTH, k_XSH, v_XSH, visible_XTS, drop_weights=None, sow_weights=None
     if drop_weights is not None:
         weights_XTS = drop_weights(weights_XTS)
     return jnp.einsum('...TS,...SH->...TH', weights_XTS, v_XSH)
+
+
+def why_not_cudnn(config: ModelConfig, train: bool) -> str:
+    """Why cuDNN's flash attention cannot compute causal attention here; empty if it can."""
+    width = config.n_embd // config.n_head
+    if 'cuda' not in _device().client.platform_version:
+        return 'there is no NVIDIA GPU'
+    if config.dtype == 'float32':
+        return 'model.dtype=float32, and it needs bfloat16'
+    if width % 8 or width > 128:
+        return f'a head is {width} wide, and it needs a multiple of 8 up to 128'
+    if train and config.dropout:
+        return f'model.dropout={config.dropout}, and it drops no weights'
+    return ''
+
+
+def _device() -> jax.Device:
+    return jax.devices()[0]
+
+
+def uses_cudnn(config: ModelConfig, train: bool) -> bool:
+    """Whether causal attention without a cache goes to cuDNN, which JAX never does by itself.
+
+    Raises:
+      UserError: the configuration demands it, and it is impossible.
+    """
+    why_not = why_not_cudnn(config, train)
+    if config.attention == 'cudnn' and why_not:
+        raise UserError(
+            f'model.attention=cudnn is impossible: {why_not}; use --config.model.attention=auto'
+        )
+    return config.attention != 'xla' and not why_not
 
 
 def rotate(x_BNTH, pos_BT):
@@ -154,7 +187,7 @@ class Attention(nn.Module):
         Args:
           x_BTD: the input of the layer.
           pos_BT: the place of each query, below block_size.
-          visible_BTS: which keys each query may see.
+          visible_BTS: which keys each query may see; None for itself and those before it.
           store: takes new keys and values (each (B, N, T, H)) and returns all of them (each
             (B x N, S, H)); without it attention is over the T new ones alone.
           train: whether dropout is on.
@@ -165,11 +198,21 @@ class Attention(nn.Module):
         def project(name):
             return dense(config, heads, name)(x_BTD).swapaxes(1, 2)
 
+        out = dense(config, config.n_embd, 'out', axis=(-2, -1), std=residual_std(config))
         q_BNTH, k_BNTH, v_BNTH = project('query'), project('key'), project('value')
         if config.qk_norm:
             q_BNTH, k_BNTH = unit_rms(q_BNTH), unit_rms(k_BNTH)
         if config.position == 'rotary':
             q_BNTH, k_BNTH = rotate(q_BNTH, pos_BT), rotate(k_BNTH, pos_BT)
+        plain = not (self.is_initializing() or self.is_mutable_collection('intermediates'))
+        if plain and visible_BTS is None and uses_cudnn(config, train):
+            qkv_BTNH = (x_BNTH.swapaxes(1, 2) for x_BNTH in (q_BNTH, k_BNTH, v_BNTH))
+            mixed_BTNH = jax.nn.dot_product_attention(
+                *qkv_BTNH, is_causal=True, implementation='cudnn'
+            )
+            return out(mixed_BTNH)
+        if visible_BTS is None:
+            visible_BTS = jnp.tri(x_BTD.shape[1], dtype=bool)[None]
         q_XTH, k_XSH, v_XSH, visible_XTS = q_BNTH, k_BNTH, v_BNTH, visible_BTS[:, None]
         if store:
             k_XSH, v_XSH = store(k_BNTH, v_BNTH)
@@ -183,7 +226,6 @@ class Attention(nn.Module):
             drop_weights=nn.Dropout(config.dropout, deterministic=not train),
             sow_weights=functools.partial(self.sow, 'intermediates', 'weights_BNTS'),
         )
-        out = dense(config, config.n_embd, 'out', axis=(-2, -1), std=residual_std(config))
         return out(mixed_XTH.reshape(q_BNTH.shape).swapaxes(1, 2))
 
 

@@ -21,10 +21,11 @@ from gptjax.files import write_atomically
 from gptjax.generation import sample
 from gptjax.generation.text_stream import TextStream
 from gptjax.models.decoder import Decoder
+from gptjax.models.layers import uses_cudnn, why_not_cudnn
 from gptjax.schema import flatten
 from gptjax.text import batches, corpora, token_files, tokenizers
 from gptjax.training import steps
-from gptjax.training.losses import cross_entropy
+from gptjax.training.losses import chunked_cross_entropy, cross_entropy
 from gptjax.training.optim import make_optimizer, make_schedule
 from gptjax.training.sharding import Layout
 
@@ -117,8 +118,17 @@ class LanguageModel:
         """(sum of nats, number of targets) of a batch; with a key, dropout is on."""
         train = key is not None and self.config.model.dropout > 0
         rngs = {'dropout': key} if train else None
-        logits_BTV, _ = self.model.apply(params, batch['inputs'], train=train, rngs=rngs)
-        return cross_entropy(logits_BTV, batch['targets'], batch['lengths'])
+        model, targets = self.model, (batch['targets'], batch['lengths'])
+        x_BTD, _ = model.apply(params, batch['inputs'], train=train, rngs=rngs, method='hidden')
+
+        def logits_fn(head, x_BTD):
+            return model.apply({'params': head}, x_BTD, method='logits')
+
+        head = {model.head_name: params['params'][model.head_name]}
+        chunk = self.config.train.logits_chunk
+        if chunk:
+            return chunked_cross_entropy(logits_fn, head, x_BTD, *targets, chunk)
+        return cross_entropy(logits_fn(head, x_BTD), *targets)
 
     def train_batch(self, step: int) -> batches.Batch:
         """This process's rows of a step's batch."""
@@ -209,6 +219,17 @@ class LanguageModel:
             'text': '+'.join(sha256[:12] for sha256 in self.text_sha256.split('+')),
             'validation tokens': len(self.val),
         }
+
+    def describe_model(self) -> str:
+        """The model in some words, for people: also which implementations were chosen."""
+        n_params, model = self.count_params(), self.config.model
+        size = f'{n_params / 1e6:.1f}M' if n_params >= 1e5 else f'{n_params:,}'
+        if uses_cudnn(model, train=True):
+            return f"{size} parameters, cuDNN's flash attention"
+        if jax.default_backend() == 'gpu':
+            why = 'model.attention=xla' if model.attention == 'xla' else why_not_cudnn(model, True)
+            return f"{size} parameters, XLA's attention ({why})"
+        return f'{size} parameters'
 
     def describe_data(self) -> str:
         """The data in some words, for people."""

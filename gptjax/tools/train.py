@@ -115,10 +115,8 @@ def _announce(task, layout: Layout) -> None:
     kind, count = devices.flat[0].device_kind, devices.size
     where = 'No GPU found' if jax.default_backend() == 'cpu' else f'Found {kind}'
     where += f' (computing on {count} CPU devices)' if layout.must_wait else ''
-    n_params = task.count_params()
-    size = f'{n_params / 1e6:.1f}M' if n_params >= 1e5 else f'{n_params:,}'
     train_config = task.config.train
-    say(f'{where}: training {task.config.name}, {size} parameters')
+    say(f'{where}: training {task.config.name}, {task.describe_model()}')
     say(
         f'{train_config.steps} steps of {task.tokens_per_step():,} tokens, '
         f'{task.describe_data()}; the first step compiles'

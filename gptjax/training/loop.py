@@ -147,14 +147,17 @@ class Meter:
     def __init__(self, task: Task, layout: Layout, elapsed_s: float):
         """Starts the clock of a run that has already taken `elapsed_s`."""
         self._task, self._devices = task, layout.mesh.devices
+        self._finished_when_added = layout.must_wait
         self._flops_per_token = task.flops_per_token()
         self._began = time.perf_counter() - elapsed_s
         self._pending: list[tuple[int, int, Metrics]] = []
+        self._added_at = self._began
         self._timed_from: float | None = None  # None until the first step is compiled
         self._timed_steps = 0
 
     def add(self, step: int, n: int, metrics: Metrics) -> None:
         """Notes the stacked metrics of the n steps up to `step`, which may still be running."""
+        self._added_at = time.perf_counter()
         self._pending.append((step, n, metrics))
         self._timed_steps += n
         if self._timed_from is None:
@@ -183,7 +186,8 @@ class Meter:
         self._pending = []
         if not rows:
             return {}
-        now = time.perf_counter()
+        # Where steps are waited for, the next ones are over by now: they are of the next row.
+        now = self._added_at if self._finished_when_added else time.perf_counter()
         for step, metrics in rows:
             _require_finite(step, metrics)
         step, last = rows[-1]

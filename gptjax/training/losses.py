@@ -4,6 +4,9 @@ A sum and a count add up over micro-batches, devices and evaluation batches what
 masks; a mean does not.
 """
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -19,8 +22,67 @@ def cross_entropy(logits_BTV, targets_BT, lengths_B):
     Returns:
       (sum in nats, number of targets), both float32 scalars.
     """
+    counts_BT = jnp.arange(targets_BT.shape[1]) < lengths_B[:, None]
+    return _sum_nll(logits_BTV, targets_BT, counts_BT), jnp.sum(counts_BT, dtype=jnp.float32)
+
+
+def chunked_cross_entropy(logits_fn, params, x_BTD, targets_BT, lengths_B, chunk: int):
+    """`cross_entropy` of logits_fn(params, x_BTD), of which few logits exist at a time.
+
+    Each chunk's gradients are made right after its logits, while these are still there (Hsu et al.,
+    2024, https://arxiv.org/abs/2410.10989): no logits are kept, and none are computed twice.
+
+    Args:
+      logits_fn: (params, x_BTD) -> logits_BTV, of each position by itself.
+      params: what logits_fn needs and nothing else: a gradient of all of it is kept.
+      x_BTD, targets_BT, lengths_B: as in `cross_entropy`.
+      chunk: positions of each row whose logits are computed at a time.
+    """
+    b, t = targets_BT.shape
+    parts = -(-t // chunk)
+
+    def split(rows):  # To (parts, B, chunk, ...); what is added is beyond every length.
+        padding = [(0, 0), (0, parts * chunk - t)] + [(0, 0)] * (rows.ndim - 2)
+        return jnp.pad(rows, padding).reshape(b, parts, chunk, *rows.shape[2:]).swapaxes(0, 1)
+
+    counts_BT = jnp.arange(t) < lengths_B[:, None]
+    total = _sum_nll_of_parts(logits_fn, params, *map(split, (x_BTD, targets_BT, counts_BT)))
+    return total, jnp.sum(counts_BT, dtype=jnp.float32)
+
+
+def _sum_nll(logits_BTV, targets_BT, counts_BT):
     nll_BT = optax.softmax_cross_entropy_with_integer_labels(
         logits_BTV.astype(jnp.float32), targets_BT
     )
-    counts_BT = jnp.arange(targets_BT.shape[1]) < lengths_B[:, None]
-    return jnp.sum(nll_BT * counts_BT), jnp.sum(counts_BT, dtype=jnp.float32)
+    return jnp.sum(nll_BT * counts_BT)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _sum_nll_of_parts(logits_fn, params, x_PBCD, targets_PBC, counts_PBC):
+    def add(total, part):
+        x_BCD, targets_BC, counts_BC = part
+        return total + _sum_nll(logits_fn(params, x_BCD), targets_BC, counts_BC), None
+
+    return jax.lax.scan(add, jnp.zeros(()), (x_PBCD, targets_PBC, counts_PBC))[0]
+
+
+def _parts_forward(logits_fn, params, x_PBCD, targets_PBC, counts_PBC):
+    def add(carry, part):
+        x_BCD, *rest = part
+        value_and_grad = jax.value_and_grad(
+            lambda params, x_BCD: _sum_nll(logits_fn(params, x_BCD), *rest), argnums=(0, 1)
+        )
+        total, (d_params, dx_BCD) = value_and_grad(params, x_BCD)
+        return jax.tree.map(jnp.add, carry, (total, d_params)), dx_BCD
+
+    zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+    (total, d_params), dx_PBCD = jax.lax.scan(add, zeros, (x_PBCD, targets_PBC, counts_PBC))
+    return total, (d_params, dx_PBCD)
+
+
+def _parts_backward(_, gradients, d_total):
+    d_params, dx_PBCD = jax.tree.map(lambda g: (g * d_total).astype(g.dtype), gradients)
+    return d_params, dx_PBCD, None, None
+
+
+_sum_nll_of_parts.defvjp(_parts_forward, _parts_backward)

@@ -9,7 +9,6 @@ import optax.contrib
 
 from gptjax.config import TrainConfig
 
-
 # The first Newton-Schulz steps of Dion (Ahn et al., 2025), as in optax. Three of them learn as much
 # as Muon's own five, in three fifths of the time.
 ORTHOGONALIZE = (

@@ -37,6 +37,9 @@ class Task(Protocol):
     def fingerprint(self) -> dict[str, Any]:
         """What has to be the same for a run to be continued: dotted names and JSON values."""
 
+    def describe_model(self) -> str:
+        """The model in some words, for people: also which implementations were chosen."""
+
     def describe_data(self) -> str:
         """The data in some words, for people."""
 

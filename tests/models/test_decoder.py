@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import types
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 
 from gptjax.config import ModelConfig
+from gptjax.errors import UserError
+from gptjax.models import layers
 from gptjax.models.decoder import Cache, Decoder
-from gptjax.models.layers import NOBODY, rotate, sinusoids
+from gptjax.models.layers import NOBODY, rotate, sinusoids, uses_cudnn, why_not_cudnn
 
 V = 11
 BASE = ModelConfig(block_size=16, n_layer=2, n_head=2, n_embd=16, residual_init='plain')
@@ -199,3 +202,76 @@ def test_sinusoids_have_the_textbook_values():
     np.testing.assert_allclose(table[:, 0], np.sin([1, 2, 3]), atol=1e-6)
     np.testing.assert_allclose(table[:, 2], [0.0100, 0.0200, 0.0300], atol=1e-4)
     np.testing.assert_allclose(table[:, 3], [0.99995, 0.9998, 0.99955], atol=1e-5)
+
+
+def test_a_padded_vocabulary_changes_nothing():
+    model, params, tokens_BT, apply = make('default')
+    padded = Decoder(dataclasses.replace(model.config, vocab_multiple=8), V)
+    table = params['params']['embed']['embedding']
+    kernel = params['params']['head']['kernel']
+    noise = jax.random.normal(jax.random.key(5), (16, 16))
+    wide = {
+        **params['params'],
+        'embed': {'embedding': noise.at[:V].set(table)},
+        'head': {'kernel': noise.at[:, :V].set(kernel)},
+    }
+    logits_BTV, _ = padded.apply({'params': wide}, tokens_BT)
+    expected_BTV, _ = apply(params, tokens_BT)
+    np.testing.assert_allclose(logits_BTV[..., :V], expected_BTV, atol=1e-5)
+    assert (logits_BTV[..., V:] == -jnp.inf).all()
+
+
+@pytest.mark.parametrize(
+    ('change', 'why'),
+    [
+        ({}, ''),
+        ({'dtype': 'float32'}, 'float32'),
+        ({'n_head': 4}, '4 wide'),
+        ({'dropout': 0.1}, 'dropout=0.1'),
+        ({'attention': 'xla'}, None),
+    ],
+)
+def test_cudnn_is_chosen_exactly_where_it_can_be_used(monkeypatch, change, why):
+    on_a_gpu(monkeypatch)
+    config = dataclasses.replace(BASE, **{'dtype': 'bfloat16', **change})
+    assert uses_cudnn(config, train=True) == (why == '')
+    if why:
+        assert why in why_not_cudnn(config, train=True)
+        with pytest.raises(UserError, match=f'model.attention=cudnn is impossible: .*{why}.*auto'):
+            uses_cudnn(dataclasses.replace(config, attention='cudnn'), train=True)
+
+
+def test_without_a_gpu_cudnn_is_refused_and_auto_is_ours():
+    config = dataclasses.replace(BASE, dtype='bfloat16')
+    assert not uses_cudnn(config, train=False)
+    with pytest.raises(UserError, match='there is no NVIDIA GPU'):
+        uses_cudnn(dataclasses.replace(config, attention='cudnn'), train=False)
+
+
+def test_cudnn_is_asked_for_the_same_attention(monkeypatch):
+    on_a_gpu(monkeypatch)
+    config = dataclasses.replace(BASE, dtype='bfloat16')
+    tokens_BT = jax.random.randint(jax.random.key(1), (2, 16), 0, V)
+    asked = []
+    original = jax.nn.dot_product_attention
+
+    def on_a_cpu(*qkv, implementation, **options):
+        asked.append(implementation)
+        return original(*qkv, implementation='xla', **options)
+
+    monkeypatch.setattr(jax.nn, 'dot_product_attention', on_a_cpu)
+    model = Decoder(config, V)
+    params = model.init(jax.random.key(0), tokens_BT)
+    fused, _ = model.apply(params, tokens_BT)
+    assert asked == ['cudnn'] * config.n_layer
+    plain, _ = Decoder(dataclasses.replace(config, attention='xla'), V).apply(params, tokens_BT)
+    np.testing.assert_allclose(fused, plain, atol=0.02)
+    _, looked = model.apply(params, tokens_BT, mutable='intermediates')
+    assert looked['intermediates']['block_0']['attn']['weights_BNTS']
+
+
+def on_a_gpu(monkeypatch):
+    """Lets the choice of attention believe that it runs on an NVIDIA GPU."""
+    client = types.SimpleNamespace(platform_version='cuda 12090')
+    device = types.SimpleNamespace(client=client, platform='gpu')
+    monkeypatch.setattr(layers, '_device', lambda: device)

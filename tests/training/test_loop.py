@@ -1,6 +1,7 @@
 """The loop: resuming is exact, divergence is caught before it is saved, metrics are complete."""
 
 import dataclasses
+import time
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 from gptjax import tasks
 from gptjax.config import MeshConfig
 from gptjax.training.checkpoint import Checkpoints
-from gptjax.training.loop import DivergedError, abstract_state, initial_state, train
+from gptjax.training.loop import DivergedError, Meter, abstract_state, initial_state, train
 from gptjax.training.metrics import read_metrics
 from gptjax.training.sharding import Layout
 from tests.conftest import replace
@@ -71,6 +72,20 @@ def test_metrics_are_complete(task, tmp_path, steps_per_call):
     assert rows[-2]['tokens_per_s'] == pytest.approx(128e3 / rows[-2]['step_ms'], rel=1e-2)
     elapsed = [row['elapsed_s'] for row in rows]
     assert elapsed == sorted(elapsed)
+
+
+def test_a_late_reading_times_the_steps_that_it_is_about(task, tmp_path):
+    meter = Meter(task, Layout(MeshConfig(data=2), 8), 0.0)
+    metrics = {'loss': np.ones(2)}
+    meter.add(2, 2, metrics)  # Compiles.
+    rows = []
+    for step in (4, 6):
+        time.sleep(0.1)  # These two steps are computed and waited for, and then ...
+        rows.append(meter.read())  # ... the row of those before is written.
+        meter.add(step, 2, metrics)
+    rows.append(meter.read())
+    assert [row['step'] for row in rows] == [2, 4, 6]
+    assert [row['step_ms'] for row in rows[1:]] == pytest.approx([50, 50], rel=0.3)
 
 
 def test_the_checkpoint_has_the_loss_of_its_step(task, tmp_path):

@@ -1,14 +1,19 @@
 """Optimizers: nanoGPT's schedule and decay mask, clipping, and the choice of rule."""
 
+import dataclasses
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import PartitionSpec as P
 
-from gptjax.config import TrainConfig
+from gptjax.config import MeshConfig, TrainConfig
+from gptjax.training import steps
 from gptjax.training.optim import is_matrix, make_optimizer, make_schedule
+from gptjax.training.sharding import Layout
 
 
 def nanogpts_rate(it, peak, lowest, warmup, steps):
@@ -75,3 +80,66 @@ def test_adam_has_no_decay():
     optimizer = make_optimizer(TrainConfig(optimizer='adam', weight_decay=0.5))
     updates, _ = optimizer.update(optax.tree.zeros_like(PARAMS), optimizer.init(PARAMS), PARAMS)
     assert (updates['attn']['kernel'] == 0).all()
+
+
+def muon_tree(draw):
+    """Two blocks' worth of kernels, an embedding, a head and a norm."""
+    shapes = {'query': (8, 2, 4), 'out': (2, 4, 8), 'up': (8, 16), 'down': (16, 8)}
+    blocks = {
+        f'block_{i}': {name: {'kernel': draw(shape)} for name, shape in shapes.items()}
+        for i in range(2)
+    }
+    rest = {'embed': {'embedding': draw((5, 8))}, 'head': {'kernel': draw((8, 5))}}
+    return {'params': blocks | rest | {'norm_final': {'scale': draw((8,))}}}
+
+
+def as_matrix(name, kernel):
+    return kernel.reshape(-1, 8) if name == 'out' else kernel.reshape(len(kernel), -1)
+
+
+def test_muon_makes_the_blocks_matrices_orthogonal_and_adamw_does_the_rest():
+    random = np.random.default_rng(0)
+    params, grads = (muon_tree(lambda shape: jnp.array(random.normal(size=shape))) for _ in '12')
+    config = TrainConfig(
+        optimizer='muon', learning_rate=1.0, schedule='constant', weight_decay=0.0, grad_clip=0.0
+    )
+    muon, adamw = (
+        make_optimizer(dataclasses.replace(config, optimizer=name)) for name in ('muon', 'adamw')
+    )
+    updates, _ = muon.update(grads, muon.init(params), params)
+    expected, _ = adamw.update(grads, adamw.init(params), params)
+    for name in ('embed', 'head', 'norm_final'):
+        for a, b in zip(
+            jax.tree.leaves(updates['params'][name]),
+            jax.tree.leaves(expected['params'][name]),
+            strict=True,
+        ):
+            np.testing.assert_allclose(a, b, rtol=1e-6)
+    for i in range(2):
+        for name, leaf in updates['params'][f'block_{i}'].items():
+            update = as_matrix(name, leaf['kernel'])
+            gradient = as_matrix(name, grads['params'][f'block_{i}'][name]['kernel'])
+            u, _, vh = np.linalg.svd(gradient, full_matrices=False)
+            scale = 0.2 * max(update.shape) ** 0.5
+            # Newton-Schulz brings singular values near 1 (in few steps the small ones only nearer)
+            # and leaves the directions alone.
+            in_its_directions = -(u.T @ update @ vh.T) / scale
+            values = np.diag(in_its_directions)
+            assert values.min() > 0.3 and values.max() < 1.3
+            assert np.median(values) == pytest.approx(1, abs=0.25)
+            off = in_its_directions - np.diag(np.diag(in_its_directions))
+            np.testing.assert_allclose(off, 0, atol=1e-4)
+
+
+def test_muons_momentum_is_split_over_the_devices_by_matrices():
+    params = muon_tree(jnp.zeros)
+    config = TrainConfig(optimizer='muon')
+    state = steps.init_state(params, make_optimizer(config), steps.run_key(0))
+    shardings = Layout(MeshConfig(data=2), 2).of(state)
+    stacks = {
+        jax.tree_util.keystr(path): sharding.spec
+        for path, sharding in jax.tree_util.tree_leaves_with_path(shardings)
+        if 'stack_' in jax.tree_util.keystr(path)
+    }
+    assert len(stacks) == 3  # 8x8, 8x16 and 16x8
+    assert set(stacks.values()) == {P(('data', 'fsdp'), None, None)}

@@ -47,6 +47,39 @@ def test_cross_entropy_counts_what_the_lengths_say():
     ].dtype == (jnp.float32)
 
 
+@pytest.mark.parametrize('chunk', [1, 5, 16, 99])
+def test_logits_in_chunks_give_the_same_loss_and_gradients(task, state, chunk):
+    batch = masked_batch(task)
+    chunked = dataclasses.replace(task, config=replace(task.config, train={'logits_chunk': chunk}))
+
+    def run(task):
+        def scaled(params):
+            total, count = task.loss(params, batch)
+            return 3.0 * total / count
+
+        return jax.jit(jax.value_and_grad(scaled))(state.params)
+
+    (loss, grads), (expected_loss, expected) = run(chunked), run(task)
+    assert float(loss) == pytest.approx(float(expected_loss), rel=1e-6)
+    for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_logits_in_chunks_never_exist_as_a_whole(task, state):
+    batch = task.train_batch(0)
+    chunked = dataclasses.replace(task, config=replace(task.config, train={'logits_chunk': 4}))
+    whole = f'8,16,{task.tokenizer.vocab_size}]'
+
+    def program(task):
+        def mean(params):
+            return task.loss(params, batch)[0]
+
+        return str(jax.make_jaxpr(jax.grad(mean))(state.params))
+
+    assert whole in program(task)
+    assert whole not in program(chunked)
+
+
 @pytest.mark.parametrize('accumulate', [2, 8])
 def test_accumulation_equals_one_large_batch_with_unequal_masks(task, state, accumulate):
     # SGD, whose update is the gradient: Adam's first step would only show its sign.
