@@ -246,9 +246,18 @@ class LanguageModel:
         return self.config.train.batch_size * self.config.model.block_size
 
     def flops_per_token(self) -> float:
-        """6 N + 12 L T D (Chowdhery et al., 2022, appendix B), forward and backward."""
+        """6 N + 12 L T D (Chowdhery et al., 2022, appendix B), forward and backward.
+
+        Tables that are only looked up in multiply nothing, so N is without them.
+        """
         model = self.config.model
-        return 6 * self.count_params() + 12 * model.n_layer * model.block_size * model.n_embd
+        params = jax.eval_shape(self.init_state, steps.run_key(0)).params['params']
+        tables = {'embed', 'embed_pos'} - {self.model.head_name}
+        looked_up = sum(params[name]['embedding'].size for name in tables & params.keys())
+        return (
+            6 * (self.count_params() - looked_up)
+            + 12 * model.n_layer * model.block_size * model.n_embd
+        )
 
     def _start(self) -> np.ndarray:
         try:

@@ -38,6 +38,10 @@ def run(request: Request) -> int:
     has_torch = importlib.util.find_spec('torch') is not None
     if not has_torch:
         say("PyTorch is not installed: measuring JAX alone. For both: pip install -e '.[torch]'")
+    if has_torch and config.train.optimizer == 'muon':
+        say("PyTorch's Muon rounds otherwise than ours: both sides are measured with AdamW")
+        train_config = dataclasses.replace(config.train, optimizer='adamw')
+        config = dataclasses.replace(config, train=train_config)
     task = tasks.create(config, say)
     result = {
         'command': f'{request.command} --mode=bench',

@@ -83,13 +83,15 @@ class Twin(nn.Module):
     def __init__(self, config: ModelConfig, vocab_size: int):
         super().__init__()
         self.config = config
-        self.embed = nn.Embedding(vocab_size, config.n_embd)
+        self.vocab_size = vocab_size
+        padded = -(-vocab_size // config.vocab_multiple) * config.vocab_multiple
+        self.embed = nn.Embedding(padded, config.n_embd)
         if config.position == 'learned':
             self.embed_pos = nn.Embedding(config.block_size, config.n_embd)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         if config.norm_place != 'after':
             self.norm_final = _norm(config)
-        self.head = nn.Linear(config.n_embd, vocab_size, bias=config.head_bias)
+        self.head = nn.Linear(config.n_embd, padded, bias=config.head_bias)
         if config.tied_head:
             self.head.weight = self.embed.weight
         half = config.n_embd // config.n_head // 2
@@ -118,8 +120,8 @@ class Twin(nn.Module):
         if self.config.norm_place != 'after':
             x_BTD = self.norm_final(x_BTD)
         if targets_BT is None:
-            return self.head(x_BTD[:, -1])
-        logits = self.head(x_BTD).float()
+            return self.head(x_BTD[:, -1])[:, : self.vocab_size]
+        logits = self.head(x_BTD)[..., : self.vocab_size].float()
         return F.cross_entropy(logits.flatten(0, 1), targets_BT.flatten())
 
     def pairs(self):

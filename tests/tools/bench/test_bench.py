@@ -48,6 +48,11 @@ def test_loss_gradients_and_three_steps_agree_with_pytorch(tiny, tmp_path, varia
     assert parity['no_gradient'] == (biases if config.model.bias else [])
 
 
+def test_a_padded_vocabulary_agrees_with_pytorch_too(tiny, tmp_path):
+    job = run.make_job(tasks.create(replace(tiny, model={'vocab_multiple': 16}), print), tmp_path)
+    assert run.parity(job)['passed']
+
+
 def test_a_wrong_twin_is_noticed(tiny, tmp_path, monkeypatch):
     """Another activation on one side only: parity has to fail."""
     job = run.make_job(tasks.create(tiny, print), tmp_path)
@@ -117,6 +122,7 @@ FLAGS = [
     '--config.model.block_size=16',
     '--config.model.n_layer=1',
     '--config.model.n_embd=16',
+    '--config.train.optimizer=muon',
     '--config.bench.rounds=2',
     '--config.bench.turn_s=0.01',
     '--config.bench.batch_size=2',
@@ -128,6 +134,7 @@ FLAGS = [
 def test_bench_writes_its_figures_and_a_chart(tmp_path, verse_file):
     done = run_main(*FLAGS, f'--config.data.path={verse_file}', f'--workdir={tmp_path}')
     assert done.returncode == 0, done.stderr
+    assert 'both sides are measured with AdamW' in done.stderr
     result = json.loads(done.stdout)
     assert result == json.loads((tmp_path / 'bench.json').read_text())
     assert result['parity']['passed']

@@ -1,0 +1,60 @@
+"""A token file that is larger than memory may be: training maps it and reads what it needs."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+BYTES = 10 * 2**30
+STEPS = 200
+TRAIN = """
+import json, sys, time, types
+from pathlib import Path
+from gptjax import devices
+devices.tune_cpu()
+import jax
+from gptjax.config import Config, ModelConfig, TrainConfig
+from gptjax.tasks.language_model import LanguageModel
+from gptjax.text.token_files import open_split
+from gptjax.tools.bench.worker import resident_bytes
+from gptjax.training.loop import Steps, initial_state
+from gptjax.training.sharding import Layout
+
+config = Config(model=ModelConfig(block_size=64), train=TrainConfig(batch_size=16))
+split = open_split(Path(sys.argv[1]), 'uint16', 0)
+task = LanguageModel(config, types.SimpleNamespace(vocab_size=65), split, split, '')
+layout = Layout(config.mesh, 16)
+state = initial_state(task, layout)
+steps = Steps(task, layout, state)
+times = []
+for i in range(int(sys.argv[2])):
+    began = time.perf_counter()
+    state, metrics, _ = steps(state, i, 1)
+    jax.block_until_ready(metrics)
+    times.append(time.perf_counter() - began)
+times.sort()
+print(json.dumps({'rss': resident_bytes(), 'median_s': times[len(times) // 2]}))
+"""
+
+
+@pytest.mark.slow
+def test_a_file_of_10_gigabytes_takes_no_memory(tmp_path):
+    figures = {}
+    for name, size in (('small', 2**20), ('huge', BYTES)):
+        path = tmp_path / name
+        with open(path, 'wb') as file:
+            file.truncate(size)  # Sparse: it takes no place on the disk.
+        done = subprocess.run(
+            [sys.executable, '-c', TRAIN, str(path), str(STEPS)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        figures[name] = json.loads(done.stdout)
+    print(figures)
+    assert figures['huge']['rss'] < 1.5e9
+    assert figures['huge']['rss'] < figures['small']['rss'] + 0.2e9
