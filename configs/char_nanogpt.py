@@ -3,7 +3,7 @@
   python main.py --config=configs/char_nanogpt.py:cpu --mode=train   # its laptop recipe
   python main.py --config=configs/char_nanogpt.py:gpu --mode=train   # its GPU recipe
 
-:cpu takes 1.5 to 3 minutes on 2 CPU cores and ends at 1.901 over the whole split (1.898 from
+:cpu takes 1 to 2 minutes on 2 CPU cores and ends at 1.901 over the whole split (1.898 from
 nanoGPT itself, 1.88 on its sampled batches). :gpu is published to reach 1.4697 at its best.
 
 Without a network: --config.data.path=FILE with tiny Shakespeare in it.
