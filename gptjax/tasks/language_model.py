@@ -20,8 +20,8 @@ from gptjax.errors import UserError
 from gptjax.files import write_atomically
 from gptjax.generation import sample
 from gptjax.generation.text_stream import TextStream
+from gptjax.models.attention import uses_cudnn, why_not_cudnn
 from gptjax.models.decoder import Decoder
-from gptjax.models.layers import uses_cudnn, why_not_cudnn
 from gptjax.schema import flatten
 from gptjax.text import batches, corpora, token_files, tokenizers
 from gptjax.training import steps

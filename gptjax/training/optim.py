@@ -84,18 +84,15 @@ def stacked(inner: optax.GradientTransformation) -> optax.GradientTransformation
     def stack(tree):
         groups: dict[str, list] = {}
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-            # (D, N, H) reads D; (N, H, D) reads heads and their width.
-            rows = math.prod(leaf.shape[:-1]) if path[-2].key == 'out' else leaf.shape[0]
-            matrix = leaf.reshape(rows, -1)
-            groups.setdefault('stack_{}x{}'.format(*matrix.shape), []).append(matrix)
+            shape = _matrix_shape(path, leaf)
+            groups.setdefault(_stack_name(shape), []).append(leaf.reshape(shape))
         return {name: jnp.stack(group) for name, group in groups.items()}
 
     def unstack(stacks, like):
         parts = {name: iter(stack) for name, stack in stacks.items()}
 
         def take(path, leaf):
-            rows = math.prod(leaf.shape[:-1]) if path[-2].key == 'out' else leaf.shape[0]
-            return next(parts[f'stack_{rows}x{leaf.size // rows}']).reshape(leaf.shape)
+            return next(parts[_stack_name(_matrix_shape(path, leaf))]).reshape(leaf.shape)
 
         return jax.tree_util.tree_map_with_path(take, like)
 
@@ -104,6 +101,16 @@ def stacked(inner: optax.GradientTransformation) -> optax.GradientTransformation
         return unstack(new, updates), state
 
     return optax.GradientTransformation(lambda params: inner.init(stack(params)), update)
+
+
+def _matrix_shape(path, kernel) -> tuple[int, int]:
+    """(inputs, outputs): a (D, N, H) kernel has D inputs, attention's (N, H, D) has N x H."""
+    inputs = kernel.shape[:-1] if path[-2].key == 'out' else kernel.shape[:1]
+    return math.prod(inputs), kernel.size // math.prod(inputs)
+
+
+def _stack_name(shape: tuple[int, int]) -> str:
+    return f'stack_{shape[0]}x{shape[1]}'
 
 
 def _is_inner(path) -> bool:

@@ -12,9 +12,10 @@ import pytest
 
 from gptjax.config import ModelConfig
 from gptjax.errors import UserError
-from gptjax.models import layers
+from gptjax.models import attention
+from gptjax.models.attention import rotate, uses_cudnn, why_not_cudnn
 from gptjax.models.decoder import Cache, Decoder
-from gptjax.models.layers import NOBODY, rotate, sinusoids, uses_cudnn, why_not_cudnn
+from gptjax.models.layers import NOBODY, sinusoids
 
 V = 11
 BASE = ModelConfig(block_size=16, n_layer=2, n_head=2, n_embd=16, residual_init='plain')
@@ -274,4 +275,4 @@ def on_a_gpu(monkeypatch):
     """Lets the choice of attention believe that it runs on an NVIDIA GPU."""
     client = types.SimpleNamespace(platform_version='cuda 12090')
     device = types.SimpleNamespace(client=client, platform='gpu')
-    monkeypatch.setattr(layers, '_device', lambda: device)
+    monkeypatch.setattr(attention, '_device', lambda: device)

@@ -1,0 +1,62 @@
+"""Linear maps: every matrix product with parameters goes through here."""
+
+import functools
+
+import flax.linen as nn
+import jax
+
+from gptjax.config import ModelConfig
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _multiply(x, w, n: int):
+    return jax.lax.dot_general(x, w, ((range(x.ndim - n, x.ndim), range(n)), ((), ())))
+
+
+def _multiply_forward(x, w, n):
+    return _multiply(x, w, n), (x, w)
+
+
+def _multiply_backward(n, x_and_w, dy):
+    x, w = x_and_w
+    # JAX's own rule gives the gradient of w transposed, and its transposition ends up in every use
+    # of it: the norm, the clipping and both of Adam's averages stride through memory.
+    batch = range(x.ndim - n)
+    dw = jax.lax.dot_general(x, dy, ((batch, batch), ((), ())))
+    dx = jax.lax.dot_general(dy, w, ((range(len(batch), dy.ndim), range(n, w.ndim)), ((), ())))
+    return dx, dw
+
+
+_multiply.defvjp(_multiply_forward, _multiply_backward)
+
+
+def multiply(x, w, dims, **_):
+    """`jax.lax.dot_general` of the last axes of x with the first of w, made for its gradient."""
+    (contracted, _), _ = dims
+    return _multiply(x, w, len(contracted))
+
+
+def dense(config: ModelConfig, features, name: str | None, *, axis=-1, bias=None, std=0.02):
+    """A linear map over `axis`, in the compute type.
+
+    Args:
+      features: the new axes.
+      name: of the parameters; None where `setup` names them.
+      bias: whether there is one, if it is not for the configuration to say.
+      std: weights start as N(0, std).
+    """
+    return nn.DenseGeneral(
+        features,
+        axis=axis,
+        use_bias=config.bias if bias is None else bias,
+        dtype=config.dtype,
+        dot_general=multiply,
+        kernel_init=nn.initializers.normal(std) if std else nn.initializers.zeros,
+        name=name,
+    )
+
+
+def residual_std(config: ModelConfig) -> float:
+    """Initial scale of the last matrix of a residual branch (there are two in each block)."""
+    scaled = 0.02 * (2 * config.n_layer) ** -0.5  # GPT-2
+    return {'zero': 0.0, 'plain': 0.02, 'scaled': scaled}[config.residual_init]
