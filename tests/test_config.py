@@ -77,7 +77,7 @@ def test_flatten_lists_dotted_names():
             {'learning_rate': 1e-4, 'min_learning_rate': 1e-3},
             'train.min_learning_rate=0.001 is above train.learning_rate=0.0001',
         ),
-        (TrainConfig, {'optimizer': 'lion'}, "train.optimizer='lion' is not one of adamw, muon, adam"),
+        (TrainConfig, {'optimizer': 'lion'}, "train.optimizer='lion' is not one of adamw, muon"),
         (SampleConfig, {'temperature': -0.5}, 'sample.temperature=-0.5 must be at least 0'),
         (SampleConfig, {'top_p': 0.0}, 'sample.top_p=0.0 must be above 0'),
         (SampleConfig, {'top_p': 1.5}, 'sample.top_p=1.5 must be at most 1'),

@@ -120,7 +120,7 @@ def test_resume_never_refuses(home):
         ('--config.data.tokenizer=byte', 'tokenizer was char (41, '),
         ('--config.data.path=other.txt', 'text was '),
         ('--config.data.val_fraction=0.2', 'validation tokens was '),
-        ('--config.train.optimizer=sgd', 'train.optimizer was adamw and is sgd'),
+        ('--config.train.optimizer=sgd', 'train.optimizer was muon and is sgd'),
     ],
 )
 def test_a_changed_run_is_refused_before_it_compiles(home, change, named):
