@@ -10,6 +10,10 @@ class UserError(ValueError):
     """
 
 
+class UnknownTextError(UserError):
+    """A text has something that the vocabulary lacks."""
+
+
 def nearest(word: str, known: list[str]) -> str:
     """'did you mean X?' or, with nothing near, 'known are ...': the end of an error message."""
     # A knob under the wrong section (--config.n_layer) is nearer than any misspelling.

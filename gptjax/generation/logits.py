@@ -19,11 +19,14 @@ class Rules:
     min_p: float | None = None
     repetition_penalty: float | None = None
     top_k: int | None = flax.struct.field(pytree_node=False, default=None)  # a shape: static
+    # Ids that are never drawn.
+    hidden: tuple[int, ...] = flax.struct.field(pytree_node=False, default=())
 
     @classmethod
-    def from_config(cls, config: SampleConfig) -> 'Rules':
+    def from_config(cls, config: SampleConfig, hidden: tuple[int, ...] = ()) -> 'Rules':
         """The rules that are not switched off."""
         return cls(
+            hidden=hidden,
             temperature=config.temperature or None,
             top_p=config.top_p if config.top_p < 1 else None,
             min_p=config.min_p or None,
@@ -39,7 +42,8 @@ def choose(logits_BV, rules: Rules, gumbel_BV, seen_BV):
 
     Args:
       logits_BV: of the model, in any float type.
-      rules: what to apply, in this order: repetition penalty, temperature, top-k, top-p, min-p.
+      rules: what to apply, in this order: hidden tokens, repetition penalty, temperature, top-k,
+        top-p, min-p.
       gumbel_BV: noise; the likeliest token after adding it is a draw (Gumbel, 1954). None is fine
         where nothing is drawn.
       seen_BV: True for the tokens that the row already has.
@@ -48,6 +52,8 @@ def choose(logits_BV, rules: Rules, gumbel_BV, seen_BV):
       (B,) int32.
     """
     logits_BV = logits_BV.astype(jnp.float32)
+    if rules.hidden:
+        logits_BV = logits_BV.at[:, rules.hidden].set(-jnp.inf)
     if rules.repetition_penalty is not None:
         logits_BV = penalize_repetition(logits_BV, seen_BV, rules.repetition_penalty)
     if rules.temperature is None:

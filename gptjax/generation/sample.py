@@ -56,6 +56,7 @@ def stream(
     config: SampleConfig,
     stopped_B: np.ndarray | None = None,
     put: Callable[[Any], Any] = lambda arrays: arrays,
+    hidden: tuple[int, ...] = (),
 ) -> Iterator[list[np.ndarray]]:
     """Generates tokens for several prompts at once, a chunk at a time.
 
@@ -69,6 +70,7 @@ def stream(
       config: how to draw.
       stopped_B: the caller may set entries of this bool array between chunks to end rows early.
       put: places arrays whose first axis is the rows on the devices, where there are several.
+      hidden: ids that are never drawn.
 
     Yields:
       The new ids of each row, rows of a prompt next to each other; empty for a row that is done.
@@ -77,7 +79,7 @@ def stream(
     chunk = min(config.chunk, config.max_new_tokens)
     history = [list(map(int, prompt)) for prompt in prompts for _ in range(samples)]
     sample_B = np.tile(np.arange(samples, dtype=np.int32), len(prompts))
-    rules = Rules.from_config(config)
+    rules = Rules.from_config(config, hidden)
     if stopped_B is None:
         stopped_B = np.zeros(len(history), bool)
 

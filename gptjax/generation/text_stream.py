@@ -9,20 +9,33 @@ from gptjax.text.tokenizers import Tokenizer
 class TextStream:
     """Turns the ids of one text into pieces that are safe to print."""
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()):
-        self.ended = False  # by a stop string
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), after: int | None = None):
+        """Begins a text, after the last token of its prompt."""
+        self.ended = False  # by a stop string or the token that ends a document
         self._tokenizer = tokenizer
+        self._after = after
         self._decoder = codecs.getincrementaldecoder('utf-8')('replace')
         self._stop = tuple(stop)
         self._unsaid = ''
 
     def push(self, ids: Iterable[int]) -> str:
-        """The text that these ids complete; may be empty. What follows a stop string is dropped."""
-        return self._say(self._decoder.decode(self._tokenizer.to_bytes(ids)))
+        """The text that these ids complete; may be empty. What follows the end is dropped."""
+        ids = list(ids)
+        ends = self._tokenizer.end in ids
+        if ends:
+            ids = ids[: ids.index(self._tokenizer.end)]
+        text = self._say(self._decoder.decode(self._tokenizer.to_bytes(ids, self._after)))
+        self._after = ids[-1] if ids else self._after
+        if ends and not self.ended:
+            text += self.finish()
+            self.ended = True
+        return text
 
     def finish(self) -> str:
         """What was held back, when no more ids will come."""
-        return self._say(self._decoder.decode(b'', final=True)) + self._unsaid
+        text = self._say(self._decoder.decode(b'', final=True)) + self._unsaid
+        self._unsaid = ''
+        return text
 
     def _say(self, text: str) -> str:
         if self.ended:

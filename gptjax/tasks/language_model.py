@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gptjax.config import Config, MeshConfig, SampleConfig
-from gptjax.errors import UserError
+from gptjax.errors import UnknownTextError, UserError
 from gptjax.files import write_atomically
 from gptjax.generation import sample
 from gptjax.generation.text_stream import TextStream
@@ -24,6 +24,8 @@ from gptjax.models.attention import uses_cudnn, why_not_cudnn
 from gptjax.models.decoder import Decoder
 from gptjax.schema import flatten
 from gptjax.text import batches, corpora, token_files, tokenizers
+from gptjax.text.clean import clean
+from gptjax.text.reading import file_sha256
 from gptjax.training import steps
 from gptjax.training.losses import chunked_cross_entropy, cross_entropy
 from gptjax.training.optim import make_optimizer, make_schedule
@@ -49,24 +51,15 @@ class LanguageModel:
         Raises:
           UserError: there is no such text, or one of its splits is too short.
         """
-        data = config.data
-        cache_dir = Path(data.cache_dir) if data.cache_dir else corpora.DATA_DIR / 'cache'
-        path = Path(data.path) if data.path else corpora.text_file(data.corpus, cache_dir, say)
-        corpus = token_files.prepare(
-            path,
-            kind=data.tokenizer,
-            val_fraction=data.val_fraction,
-            cache_dir=cache_dir,
-            val_path=Path(data.val_path) if data.val_path else None,
-            say=say,
-        )
+        source = corpora.source(config.data, say)
+        corpus = token_files.prepare(source, config.data, say=say)
         needed = config.model.block_size + 1
         for name, split in (('training', corpus.train), ('validation', corpus.val)):
             if len(split) < needed:
                 raise UserError(
-                    f'the {name} split of {path} has {len(split)} tokens, but model.block_size='
-                    f'{needed - 1} needs at least {needed}; use a longer text, a smaller '
-                    '--config.model.block_size or another --config.data.val_fraction'
+                    f'the {name} split of {source.train[0]} has {len(split)} tokens, but '
+                    f'model.block_size={needed - 1} needs at least {needed}; use a longer text, '
+                    'a smaller --config.model.block_size or another --config.data.val_fraction'
                 )
         return cls(config, corpus.tokenizer, corpus.train, corpus.val, corpus.sha256)
 
@@ -76,7 +69,7 @@ class LanguageModel:
         about = json.loads((workdir / 'data.json').read_text())
         tokenizer = tokenizers.from_json((workdir / 'tokenizer.json').read_text())
         path = workdir / 'val.bin'
-        if token_files.file_sha256(path) != about['val_sha256']:
+        if file_sha256(path) != about['val_sha256']:
             raise ValueError(f'{path} is not what was saved')
         val = token_files.open_split(path, about['dtype'], about['val_chars'])
         return cls(config, tokenizer, None, val, about['sha256'])
@@ -94,7 +87,7 @@ class LanguageModel:
         unfinished.replace(workdir / 'val.bin')
         dtype, val_chars = self.val.tokens.dtype.name, self.val.chars
         about = {'sha256': self.text_sha256, 'dtype': dtype, 'val_chars': val_chars}
-        about['val_sha256'] = token_files.file_sha256(workdir / 'val.bin')
+        about['val_sha256'] = file_sha256(workdir / 'val.bin')
         write_atomically(workdir / 'data.json', json.dumps(about, indent=1).encode())
 
     @functools.cached_property
@@ -180,23 +173,28 @@ class LanguageModel:
 
         Args:
           params: of the model.
-          prompts: texts; an empty one stands for a line break (or, in a text that has none, for
-            the first token of the vocabulary).
+          prompts: texts; an empty one stands for the end of the document before or, without
+            documents, for a line break (in a text that has none, for the first token).
           config: how to draw.
 
         Returns:
           The new text of each row, piece by piece, rows of a prompt next to each other.
 
         Raises:
-          UnknownCharacterError: a prompt has a character that the vocabulary lacks.
+          UnknownTextError: the vocabulary lacks a part of a prompt.
         """
-        ids = [self.tokenizer.encode(prompt) if prompt else self._start() for prompt in prompts]
-        texts = [TextStream(self.tokenizer, config.stop) for _ in ids * config.num_samples]
+        ids = [self._encode_prompt(prompt) for prompt in prompts]
+        texts = [
+            TextStream(self.tokenizer, config.stop, prompt_ids[-1])
+            for prompt_ids in ids
+            for _ in range(config.num_samples)
+        ]
         stopped_B = np.zeros(len(texts), bool)
         params, put = self.place(params, len(texts))
 
         def pieces():
-            for new in sample.stream(self.model, params, ids, config, stopped_B, put):
+            hidden = self.tokenizer.hidden
+            for new in sample.stream(self.model, params, ids, config, stopped_B, put, hidden):
                 yield [text.push(new_ids) for text, new_ids in zip(texts, new, strict=True)]
                 stopped_B[:] = [text.ended for text in texts]
             yield [text.finish() for text in texts]
@@ -259,10 +257,17 @@ class LanguageModel:
             + 12 * model.n_layer * model.block_size * model.n_embd
         )
 
-    def _start(self) -> np.ndarray:
+    def _encode_prompt(self, prompt: str) -> np.ndarray:
+        text = clean(prompt, self.config.data)
+        self.tokenizer.check(text)
+        ids = self.tokenizer.encode(text)
+        if ids.size:
+            return ids
+        if self.tokenizer.end is not None:
+            return np.array([self.tokenizer.end], np.int32)
         try:
             return self.tokenizer.encode('\n')
-        except tokenizers.UnknownCharacterError:
+        except UnknownTextError:
             return np.zeros(1, np.int32)
 
     @functools.cached_property

@@ -1,11 +1,10 @@
 """Texts of any size -> memory-mapped files of token ids, cached by content.
 
-The text is read in pieces, never as a whole, so a 10 GB file needs no more memory than a small
-one. A cache folder holds `train.bin`, `val.bin`, `tokenizer.json` and `about.json`; its name is a
-hash of the texts' contents and of everything else that decides what the files hold.
+The text is read in pieces (`reading.py`), never as a whole, so a 10 GB file needs no more memory
+than a small one. A cache folder holds `train.bin`, `val.bin`, `tokenizer.json` and `about.json`;
+its name is a hash of the texts' contents and of everything else that decides what the files hold.
 """
 
-import codecs
 import dataclasses
 import hashlib
 import json
@@ -17,12 +16,25 @@ from pathlib import Path
 
 import numpy as np
 
+from gptjax.config import DataConfig
 from gptjax.errors import UserError
 from gptjax.text import tokenizers
+from gptjax.text.clean import clean
+from gptjax.text.corpora import Source, cache_folder
+from gptjax.text.reading import LARGE, Piece, read, source_sha256
 
-PIECE = 1 << 22  # characters read at a time
-LARGE = 16 * PIECE  # characters or bytes that take long enough to say so
 Say = Callable[[str], None]
+# What of a configuration decides the tokens, besides the texts.
+DECIDING = (
+    'val_fraction',
+    'split',
+    'normalize',
+    'lowercase',
+    'tokenizer',
+    'vocab_size',
+    'min_count',
+    'vocab_order',
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,36 +60,33 @@ class Corpus:
 
 
 def prepare(
-    path: Path,
+    source: Source,
+    data: DataConfig,
     *,
-    kind: str,
-    val_fraction: float,
-    cache_dir: Path,
-    val_path: Path | None = None,
+    tokenizer: tokenizers.Tokenizer | None = None,
     say: Say = print,
 ) -> Corpus:
     """The token files of a text, made on the first call and read from the cache afterwards.
 
     Args:
-      path: a UTF-8 text; a byte-order mark is dropped, line ends become newlines.
-      kind: of tokenizer, a key of `tokenizers.KINDS`.
-      val_fraction: the share at the end of the text that is held out, unless `val_path` is given.
-      cache_dir: the folder of all token files.
-      val_path: a separate validation text.
+      source: UTF-8 files; a byte-order mark is dropped, line ends become newlines.
+      data: what a token is, what is held out, and where the cache is.
+      tokenizer: to use instead of learning one.
       say: receives a line before anything that may take long.
 
     Raises:
       UserError: a file is missing, unreadable, empty or not UTF-8.
     """
-    paths = [path] if val_path is None else [path, val_path]
-    sha256 = '+'.join(_file_hash(p, say) for p in paths)
-    recipe = json.dumps([sha256, kind, None if val_path else val_fraction])
-    folder = cache_dir / 'tokens' / hashlib.sha256(recipe.encode()).hexdigest()[:16]
+    sha256 = source_sha256(source, say)
+    recipe = [sha256, source.has_documents, *(getattr(data, name) for name in DECIDING)]
+    recipe += [tokenizer.to_json()] if tokenizer else []
+    name = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
+    folder = cache_folder(data) / 'tokens' / name
     if not (folder / 'about.json').exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         workspace = Path(tempfile.mkdtemp(dir=folder.parent, prefix='.'))
         try:
-            _encode(paths, kind, val_fraction, sha256, workspace, say)
+            _encode(source, data, tokenizer, sha256, workspace, say)
             workspace.chmod(0o755)
             try:
                 os.rename(workspace, folder)
@@ -99,88 +108,100 @@ def prepare(
 
 def open_split(path: Path, dtype: str, chars: int) -> Split:
     """A split from its file, mapped into memory and not read."""
+    if not path.stat().st_size:  # Nothing cannot be mapped.
+        return Split(path, np.zeros(0, dtype), chars)
     return Split(path, np.memmap(path, dtype, mode='r'), chars)
 
 
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal digits."""
-    with open(path, 'rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
+def _encode(source, data, tokenizer, sha256, folder: Path, say: Say) -> None:
+    """Reads the texts for their lengths, then for the vocabulary, then for the tokens."""
+    documents = _documents(source, data, say)
+    held_out = _held_out(documents, data)
+    train_chars = sum(document.chars for document in documents) - sum(held_out)
 
+    def parts() -> Iterator[tuple[bool, str, bool]]:
+        """(is held out, text, ends a document): each piece, cut where the splits meet."""
+        left = [document.chars - out for document, out in zip(documents, held_out, strict=True)]
+        for piece in _clean_pieces(source, data):
+            cut = min(len(piece.text), left[piece.document])
+            left[piece.document] -= cut
+            kept, out = piece.text[:cut], piece.text[cut:]
+            ends = piece.ends and source.has_documents
+            if kept or not out:
+                yield False, kept, ends and not out
+            if out:
+                yield True, out, ends
 
-def _encode(paths, kind, val_fraction, sha256, folder: Path, say: Say) -> None:
-    """Reads the texts twice: for the characters and the length, then for the tokens."""
-    lengths, characters = [], set()
-    for path in paths:
-        lengths.append(0)
-        if path.stat().st_size > LARGE:
-            say(f'Looking for the characters of {path}')
-        for piece in _pieces(path):
-            lengths[-1] += len(piece)
-            characters.update(piece)
-        if not lengths[-1]:
-            raise UserError(f'{path} is empty; give a text with --config.data.path=FILE')
-    tokenizer = tokenizers.KINDS[kind].from_characters(characters)
+    total = train_chars + sum(held_out)
+    if tokenizer is None:
+        if total > LARGE:
+            say(f'Learning the vocabulary of {total:,} characters')
+        # Without a character that only the held-out text has, that text could not be encoded.
+        everything = data.tokenizer == 'char'
+        texts = (text for is_val, text, _ in parts() if everything or not is_val)
+        tokenizer = tokenizers.learn(
+            texts, data, ends=source.has_documents, cache_dir=cache_folder(data), say=say
+        )
     dtype = 'uint16' if tokenizer.vocab_size <= 1 << 16 else 'uint32'
-    train_chars = lengths[0] if len(paths) > 1 else int(lengths[0] * (1 - val_fraction))
-    total = sum(lengths)
     done, told = 0, 0
     with open(folder / 'train.bin', 'wb') as train, open(folder / 'val.bin', 'wb') as val:
-        for path in paths:
-            for piece in _pieces(path):
-                cut = max(0, min(len(piece), train_chars - done))
-                for file, part in ((train, piece[:cut]), (val, piece[cut:])):
-                    if part:
-                        tokenizer.encode(part).astype(dtype).tofile(file)
-                done += len(piece)
-                if total > LARGE and done * 10 // total > told:
-                    told = done * 10 // total
-                    say(f'Encoding: {10 * told}% of {total:,} characters')
+        for is_val, text, ends in parts():
+            ids = tokenizer.encode(text)
+            if ends and tokenizer.end is not None:
+                ids = np.append(ids, tokenizer.end)
+            ids.astype(dtype).tofile(val if is_val else train)
+            done += len(text)
+            if total > LARGE and done * 10 // total > told:
+                told = done * 10 // total
+                say(f'Encoding: {10 * told}% of {total:,} characters')
     (folder / 'tokenizer.json').write_text(tokenizer.to_json())
     about = {'sha256': sha256, 'dtype': dtype}
-    about |= {'train_chars': train_chars, 'val_chars': total - train_chars}
+    about |= {'train_chars': train_chars, 'val_chars': sum(held_out)}
     (folder / 'about.json').write_text(json.dumps(about, indent=1) + '\n')
 
 
-def _pieces(path: Path) -> Iterator[str]:
-    """The text in pieces: no byte-order mark, every line end a newline."""
-    try:
-        with open(path, encoding='utf-8-sig') as file:
-            while piece := file.read(PIECE):
-                yield piece
-    except UnicodeDecodeError:
-        offset, byte = _first_invalid_byte(path)
-        raise UserError(
-            f'{path} is not UTF-8: byte 0x{byte:02X} at offset {offset}; '
-            f'convert it, for example with: iconv -f WINDOWS-1252 -t UTF-8'
-        ) from None
+def _clean_pieces(source: Source, data: DataConfig) -> Iterator[Piece]:
+    for piece in read(source):
+        yield dataclasses.replace(piece, text=clean(piece.text, data))
 
 
-def _first_invalid_byte(path: Path) -> tuple[int, int]:
-    decoder = codecs.getincrementaldecoder('utf-8')()
-    offset = 0  # of the bytes that the decoder has not yet turned into characters
-    with open(path, 'rb') as file:
-        while True:
-            block = file.read(PIECE)
-            pending = decoder.getstate()[0]
-            try:
-                decoder.decode(block, final=not block)
-            except UnicodeDecodeError as error:
-                return offset + error.start, error.object[error.start]
-            offset += len(pending) + len(block) - len(decoder.getstate()[0])
+@dataclasses.dataclass
+class _Document:
+    chars: int
+    is_val: bool  # from a validation file
 
 
-def _file_hash(path: Path, say: Say) -> str:
-    try:
-        if path.exists() and not path.is_file():
+def _documents(source: Source, data: DataConfig, say: Say) -> list[_Document]:
+    if (size := sum(path.stat().st_size for path in source.train + source.val)) > LARGE:
+        say(f'Counting the characters of {size / 1e9:.1f} GB')
+    documents: list[_Document] = []
+    for piece in _clean_pieces(source, data):
+        if piece.document == len(documents):
+            documents.append(_Document(0, piece.is_val))
+        documents[piece.document].chars += len(piece.text)
+    for paths, is_val in ((source.train, False), (source.val, True)):
+        if paths and not any(d.chars for d in documents if d.is_val == is_val):
+            raise UserError(f'{paths[0]} is empty; give a text with --config.data.path=FILE')
+    return documents
+
+
+def _held_out(documents: list[_Document], data: DataConfig) -> list[int]:
+    """How many characters at the end of each document are held out."""
+    if any(document.is_val for document in documents):
+        return [document.chars * document.is_val for document in documents]
+    if data.split == 'documents':
+        count = round(len(documents) * data.val_fraction)
+        if not 0 < count < len(documents):
             raise UserError(
-                f'{path} is not a regular file, and it is read more than once; '
-                'write the text to a file first'
+                f'data.split=documents cannot hold out {data.val_fraction} of {len(documents)} '
+                'documents; give more of them, or use --config.data.split=end'
             )
-        if (size := path.stat().st_size) > LARGE:
-            say(f'Reading {path} ({size / 1e9:.1f} GB)')
-        return file_sha256(path)
-    except OSError as error:
-        raise UserError(
-            f'cannot read {path} ({error.strerror}); check --config.data.path and val_path'
-        ) from None
+        # The same ones in every run, whatever its seed: losses are to be comparable.
+        chosen = set(np.random.default_rng(0).permutation(len(documents))[:count].tolist())
+        return [document.chars * (i in chosen) for i, document in enumerate(documents)]
+    total = sum(document.chars for document in documents)
+    wanted, held_out = total - int(total * (1 - data.val_fraction)), []
+    for document in reversed(documents):
+        held_out.append(min(wanted, document.chars))
+        wanted -= held_out[-1]
+    return held_out[::-1]

@@ -1,115 +1,82 @@
-"""Tokenizers: text <-> arrays of token ids. Saved as JSON, never as code.
+"""Tokenizers by name: text <-> arrays of token ids. Saved as JSON, never as code."""
 
-A tokenizer is a frozen dataclass with `kind`, `vocab_size`, `encode`, `to_bytes`, `decode` and
-`to_json`; `from_json` finds its class by `kind`. Ids are plain int32; no id has a special meaning.
-`to_bytes` gives UTF-8, so that a token may hold a part of a character.
-"""
-
-import dataclasses
-import functools
 import json
-from collections.abc import Iterable
-from typing import ClassVar
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import ClassVar, Protocol
 
 import numpy as np
 
+from gptjax.config import DataConfig
 from gptjax.errors import UserError
+from gptjax.text import archives
+from gptjax.text.bpe import BpeTokenizer
+from gptjax.text.characters import ByteTokenizer, CharTokenizer
+from gptjax.text.words import WordTokenizer
 
 
-class UnknownCharacterError(UserError):
-    """The text has a character that the vocabulary lacks."""
+class Tokenizer(Protocol):
+    """What all tokenizers can do. They are frozen dataclasses, so they can be compared."""
 
-
-@dataclasses.dataclass(frozen=True)
-class CharTokenizer:
-    """One token for each character; ids follow the order of the code points."""
-
-    characters: str
-    kind: ClassVar[str] = 'char'
-
-    @classmethod
-    def from_characters(cls, characters: Iterable[str]) -> 'CharTokenizer':
-        """The tokenizer of all characters that occur in a text."""
-        return cls(''.join(sorted(set(characters))))
+    kind: ClassVar[str]
+    hidden: ClassVar[tuple[int, ...]]  # ids that are never generated
 
     @property
     def vocab_size(self) -> int:
-        return len(self.characters)
+        """How many ids there are."""
+
+    @property
+    def end(self) -> int | None:
+        """The id that ends a document; None if there is none."""
 
     def encode(self, text: str) -> np.ndarray:
-        """int32 ids, one for each character.
+        """int32 ids of a text. Raises UnknownTextError where there is no id for something."""
 
-        Raises:
-          UnknownCharacterError: names the character, its code point and its position.
-        """
-        points = _code_points(text)
-        ids = np.searchsorted(self._points, points).clip(max=self.vocab_size - 1)
-        unknown = np.flatnonzero(self._points[ids] != points)
-        if unknown.size:
-            position = int(unknown[0])
-            character = text[position]
-            raise UnknownCharacterError(
-                f'the character {character!r} (U+{ord(character):04X}) at position {position} is '
-                f'not in the vocabulary of {self.vocab_size} characters; remove it, or drop '
-                'unknown characters with --config.sample.unknown=skip'
-            )
-        return ids.astype(np.int32)
+    def check(self, text: str) -> None:
+        """Raises UnknownTextError if the vocabulary lacks a part of the text."""
 
     def drop_unknown(self, text: str) -> str:
-        """The text without the characters that `encode` would refuse."""
-        return ''.join(c for c in text if c in self.characters)
+        """The text without what the vocabulary lacks."""
 
-    def to_bytes(self, ids: Iterable[int]) -> bytes:
-        """The text of some ids in UTF-8."""
-        return ''.join(self.characters[i] for i in ids).encode()
+    def to_bytes(self, ids: Iterable[int], after: int | None = None) -> bytes:
+        """The text of some ids in UTF-8, where it follows the id `after`.
+
+        The pieces of a text are bytes, since a token may hold a part of a character.
+        """
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of some ids."""
-        return self.to_bytes(ids).decode()
 
     def to_json(self) -> str:
-        return json.dumps({'kind': self.kind, 'characters': self.characters}, indent=1) + '\n'
-
-    @functools.cached_property
-    def _points(self) -> np.ndarray:
-        return _code_points(self.characters)
+        """All of it; `from_json` is the inverse."""
 
 
-@dataclasses.dataclass(frozen=True)
-class ByteTokenizer:
-    """One token for each byte of the text in UTF-8: any text, no unknown characters."""
-
-    kind: ClassVar[str] = 'byte'
-    vocab_size: ClassVar[int] = 256
-
-    @classmethod
-    def from_characters(cls, characters: Iterable[str]) -> 'ByteTokenizer':
-        """The same for every text."""
-        del characters
-        return cls()
-
-    def encode(self, text: str) -> np.ndarray:
-        """int32 ids, one for each byte."""
-        return np.frombuffer(text.encode('utf-8', 'replace'), np.uint8).astype(np.int32)
-
-    def drop_unknown(self, text: str) -> str:
-        """The text itself."""
-        return text
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of some ids; bytes that are no UTF-8 become U+FFFD."""
-        return self.to_bytes(ids).decode('utf-8', 'replace')
-
-    def to_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes that the ids are."""
-        return bytes(map(int, ids))
-
-    def to_json(self) -> str:
-        return json.dumps({'kind': self.kind}) + '\n'
+KINDS = {cls.kind: cls for cls in (CharTokenizer, ByteTokenizer, WordTokenizer, BpeTokenizer)}
 
 
-Tokenizer = CharTokenizer | ByteTokenizer
-KINDS: dict[str, type[Tokenizer]] = {cls.kind: cls for cls in (CharTokenizer, ByteTokenizer)}
+def learn(
+    texts: Iterable[str],
+    data: DataConfig,
+    *,
+    ends: bool,
+    cache_dir: Path,
+    say: Callable[[str], None] = print,
+) -> Tokenizer:
+    """The tokenizer of some texts.
+
+    Args:
+      texts: read as far as is needed.
+      data: its kind, and how large its vocabulary may be.
+      ends: whether a token that ends documents is needed.
+      cache_dir: where archives are, if its kind needs one.
+      say: receives a line before anything is fetched.
+
+    Raises:
+      UserError: an archive cannot be fetched.
+    """
+    if data.tokenizer == 'gpt2':
+        return BpeTokenizer.gpt2(archives.vocabulary('gpt2', cache_dir, say))
+    return KINDS[data.tokenizer].learn(texts, data, ends)
 
 
 def from_json(text: str) -> Tokenizer:
@@ -123,12 +90,8 @@ def from_json(text: str) -> Tokenizer:
         tokenizer = KINDS[fields.pop('kind')](**fields)
         tokenizer.decode([tokenizer.vocab_size - 1])  # Fails if a field is of a wrong type.
         return tokenizer
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+    except Exception:  # `tokenizers` raises plain ones.
         raise UserError(
             f'not a tokenizer of a known kind ({", ".join(KINDS)}): {text[:60]!r}...; '
             'restore tokenizer.json from a backup'
         ) from None
-
-
-def _code_points(text: str) -> np.ndarray:
-    return np.frombuffer(text.encode('utf-32-le', 'surrogatepass'), np.uint32)

@@ -3,7 +3,8 @@
 import pytest
 
 from gptjax.generation.text_stream import TextStream
-from gptjax.text.tokenizers import ByteTokenizer, CharTokenizer
+from gptjax.text.characters import ByteTokenizer, CharTokenizer
+from gptjax.text.words import WordTokenizer
 
 TEXT = 'aé🌹ab\nگل aabab'
 
@@ -14,7 +15,7 @@ def pieces(stream, ids, size):
 
 
 @pytest.mark.parametrize('size', [1, 2, 3, 100])
-@pytest.mark.parametrize('tokenizer', [ByteTokenizer(), CharTokenizer.from_characters(TEXT)])
+@pytest.mark.parametrize('tokenizer', [ByteTokenizer(), CharTokenizer(''.join(sorted(set(TEXT))))])
 def test_characters_never_break(tokenizer, size):
     out = pieces(TextStream(tokenizer), tokenizer.encode(TEXT), size)
     assert ''.join(out) == TEXT
@@ -56,3 +57,20 @@ def test_nothing_is_said_after_the_end():
     assert stream.push(b'a.b') == 'a'
     assert stream.push(b'more') == ''
     assert stream.finish() == ''
+
+
+def test_the_token_that_ends_a_document_ends_the_text():
+    tokenizer = CharTokenizer('abc', ends=True)
+    stream = TextStream(tokenizer, ['bc'])
+    assert stream.push([0, 1]) == 'a'  # The b might begin the stop string.
+    assert stream.push([tokenizer.end, 2]) == 'b'
+    assert stream.ended
+    assert stream.push([0]) + stream.finish() == ''
+
+
+def test_spaces_between_words_do_not_depend_on_the_pieces():
+    tokenizer = WordTokenizer(('a', 'b', ',', '\n'), (1, 1, 1, 1), (0, 0, 1, 0))
+    ids = [4, 6, 5, 4, 7, 5, 4]
+    for size in range(1, 8):
+        assert ''.join(pieces(TextStream(tokenizer), ids, size)) == 'a, b a\nb a'
+    assert TextStream(tokenizer, after=4).push([5]) == ' b'

