@@ -3,7 +3,7 @@
   python main.py --config=configs/char.py --mode=train
   python main.py --config=configs/char.py --mode=sample --prompt="ROMEO:"
 
-Any knob of gptjax/config.py can be overridden: --config.train.steps=500.
+Any knob of gptjax/config/ can be overridden: --config.train.steps=500.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""Frozen dataclasses with bounds: what `gptjax/config.py` is written in.
+"""Frozen dataclasses with bounds: what `gptjax/config/` is written in.
 
 A field made by `knob` carries its bounds and its meaning; `check_bounds` enforces them, `build`
 makes the dataclass of nested mappings, `flatten` lists the dotted names.

@@ -164,6 +164,14 @@ class LanguageModel:
             'tokens': int(tokens),
         }
 
+    def describe_figures(self, figures: dict[str, float]) -> str:
+        """The figures of `evaluate` as a line for people."""
+        return (
+            f'loss {figures["val_loss"]:.4f} nats per token, {figures["bits_per_char"]:.4f} bits '
+            f'per character, perplexity {figures["perplexity"]:.3f}, over '
+            f'{figures["tokens"]:,} tokens'
+        )
+
     def stream_text(
         self, params: dict, prompts: Sequence[str], config: SampleConfig
     ) -> Iterator[list[str]]:

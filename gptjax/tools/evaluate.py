@@ -14,7 +14,7 @@ def run(request: Request) -> int:
         print(json.dumps(figures))
     else:
         say(f'Step {trained.step} of {request.workdir}, whole validation split:')
-        print(describe(figures))
+        print(trained.task.describe_figures(figures))
     return 0
 
 
@@ -23,11 +23,3 @@ def measure(trained: Trained) -> dict:
     return trained.task.evaluate(trained.params, trained.layout, whole=True) | {
         'step': trained.step
     }
-
-
-def describe(figures: dict) -> str:
-    """The figures as a line for people."""
-    return (
-        f'loss {figures["val_loss"]:.4f} nats per token, {figures["bits_per_char"]:.4f} bits per '
-        f'character, perplexity {figures["perplexity"]:.3f}, over {figures["tokens"]:,} tokens'
-    )

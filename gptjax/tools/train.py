@@ -125,7 +125,7 @@ def _announce(task, layout: Layout) -> None:
 
 def _show_result(request: Request) -> None:
     trained = load_trained(request)
-    figures = evaluate.describe(evaluate.measure(trained))
+    figures = trained.task.describe_figures(evaluate.measure(trained))
     say(f'Validation, whole split, step {trained.step}: {figures}')
     say(f'Curves: {request.workdir / "loss.png"}. A sample:\n')
     options = dataclasses.replace(

@@ -34,6 +34,9 @@ class Task(Protocol):
           whole: over the whole split; otherwise on a sample, the same at every call.
         """
 
+    def describe_figures(self, figures: dict[str, float]) -> str:
+        """What `evaluate` found over the whole split, as a line for people."""
+
     def fingerprint(self) -> dict[str, Any]:
         """What has to be the same for a run to be continued: dotted names and JSON values."""
 

@@ -1,0 +1,72 @@
+"""Knobs of the decoder."""
+
+import dataclasses
+
+from gptjax.errors import UserError
+from gptjax.schema import check_bounds, knob
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The architecture. Anything here that changes makes another model."""
+
+    block_size: int = knob(64, 'the longest context, in tokens', low=2, high=2**20)
+    n_layer: int = knob(4, 'Transformer blocks', low=1, high=1000)
+    n_head: int = knob(4, 'attention heads', low=1, high=1024)
+    n_embd: int = knob(128, 'width of the residual stream', low=1, high=2**17)
+    n_hidden: int = knob(0, 'width of the feed-forward layer; 0: 4 * n_embd', low=0, high=2**19)
+    dropout: float = knob(0.0, 'dropout of embedding, attention, residuals', low=0.0, below=1.0)
+    position: str = knob('rotary', 'positions', choices=('learned', 'sinusoidal', 'rotary', 'none'))
+    norm: str = knob('rms', 'kind of normalisation', choices=('layer', 'rms'))
+    norm_place: str = knob(
+        'before',
+        'x + f(norm(x)), norm(x + f(x)), or x + norm(f(x))',
+        choices=('before', 'after', 'branch'),
+    )
+    activation: str = knob(
+        'relu2', 'of the feed-forward layer', choices=('gelu', 'gelu_exact', 'relu', 'relu2')
+    )
+    qk_norm: bool = knob(True, 'normalise queries and keys (RMS, without a scale)')
+    bias: bool = knob(False, 'biases in the linear layers and the layer norms')
+    head_bias: bool = knob(False, 'a bias in the output head')
+    tied_head: bool = knob(False, 'the output head is the transposed embedding')
+    vocab_multiple: int = knob(
+        1, 'the embedding is padded to a multiple of this: 128 suits a GPU', low=1, high=2**16
+    )
+    attention: str = knob(
+        'auto',
+        'the implementation: ours, cuDNN flash attention, or the latter where it can be used',
+        choices=('auto', 'xla', 'cudnn'),
+    )
+    scale_embedding: bool = knob(False, 'multiply the token embedding by sqrt(n_embd)')
+    residual_init: str = knob(
+        'zero',
+        'last matrix of each residual branch: zeros, N(0, 0.02), or N(0, 0.02 / sqrt(2 n_layer))',
+        choices=('zero', 'plain', 'scaled'),
+    )
+    dtype: str = knob(
+        'float32', 'of the computation; parameters stay float32', choices=('float32', 'bfloat16')
+    )
+
+    def __post_init__(self):
+        check_bounds(self)
+        width, heads = self.n_embd, self.n_head
+        if width % heads:
+            raise UserError(
+                f'model.n_embd={width} is not divisible by model.n_head={heads}; '
+                f'try --config.model.n_embd={heads * (width // heads + 1)}'
+            )
+        if self.position == 'rotary' and (width // heads) % 2:
+            raise UserError(
+                f'model.position=rotary needs an even head width, and n_embd/n_head is '
+                f'{width // heads}; try --config.model.n_embd={heads * (width // heads + 1)}'
+            )
+        if self.position == 'sinusoidal' and width % 2:
+            raise UserError(
+                f'model.position=sinusoidal needs an even n_embd, not {width}; '
+                f'try --config.model.n_embd={width + heads}'
+            )
+        if self.tied_head and self.head_bias:
+            raise UserError(
+                'model.head_bias=True needs a head of its own; add --config.model.tied_head=False'
+            )
