@@ -71,6 +71,7 @@ def measure(point: dict) -> dict:
 
     from gptjax.config import Config, ModelConfig, TrainConfig
     from gptjax.tasks.language_model import LanguageModel
+    from gptjax.text.token_files import Corpus
     from gptjax.tools.bench.worker import resident_bytes
     from gptjax.training.loop import Steps, initial_state
     from gptjax.training.sharding import Layout
@@ -84,7 +85,7 @@ def measure(point: dict) -> dict:
     tokens = np.random.default_rng(0).integers(0, vocab_size, 100_000).astype(np.uint16)
     split = types.SimpleNamespace(tokens=tokens)
     tokenizer = types.SimpleNamespace(vocab_size=vocab_size)
-    task = LanguageModel(config, tokenizer, split, split, '')
+    task = LanguageModel(config, Corpus(tokenizer, split, split, ''))
     layout = Layout(config.mesh, batch_size)
     state = initial_state(task, layout)
     steps = Steps(task, layout, state)

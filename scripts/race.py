@@ -100,9 +100,9 @@ def whole_split_losses(workdir: Path, began: float):
 
     from gptjax import tasks
     from gptjax.config import MeshConfig
-    from gptjax.tools.request import load_config
     from gptjax.training.checkpoint import MANIFEST, Checkpoints
     from gptjax.training.loop import abstract_state
+    from gptjax.training.runs import load_config
     from gptjax.training.sharding import Layout
 
     task = tasks.load(load_config(workdir), workdir)

@@ -13,9 +13,9 @@ import pytest
 
 from gptjax import tasks
 from gptjax.config import MeshConfig
-from gptjax.tools.request import load_config
 from gptjax.training.checkpoint import Checkpoints
 from gptjax.training.loop import abstract_state
+from gptjax.training.runs import load_config
 from gptjax.training.sharding import Layout
 from tests.conftest import ROOT
 

@@ -10,6 +10,7 @@ from gptjax.schema import check_bounds, knob
 class ModelConfig:
     """The architecture. Anything here that changes makes another model."""
 
+    kind: str = knob('decoder', 'a Transformer, or a table', choices=('decoder', 'bigram'))
     block_size: int = knob(64, 'the longest context, in tokens', low=2, high=2**20)
     n_layer: int = knob(4, 'Transformer blocks', low=1, high=1000)
     n_head: int = knob(4, 'attention heads', low=1, high=1024)

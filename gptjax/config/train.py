@@ -30,11 +30,16 @@ class TrainConfig:
     beta2: float = knob(0.99, 'of Adam', low=0.0, below=1.0)
     grad_clip: float = knob(1.0, 'largest global norm of the gradient; 0 is off', low=0.0)
     eval_every: int = knob(250, 'steps between evaluations', low=1)
-    eval_batches: int = knob(4, 'sampled validation batches in each of them', low=1)
+    eval_batches: int = knob(4, 'sampled batches in each of them; 0: the whole split', low=0)
+    eval_train: bool = knob(False, 'evaluate as much of the training text too, without dropout')
     save_every: int = knob(250, 'steps between checkpoints', low=1)
     keep: int = knob(2, 'newest checkpoints kept; the best one is kept besides', low=1)
     log_every: int = knob(10, 'steps between lines of metrics', low=1)
     seed: int = knob(1337, 'of initialisation, batches and dropout', low=0, high=2**31 - 1)
+    init_from: str = knob('', 'work directory of a trained or imported model to start from')
+    lora_rank: int = knob(0, 'train a change of this rank instead of all parameters; 0: all', low=0)
+    lora_alpha: float = knob(16.0, 'the change is multiplied by alpha / rank', above=0.0)
+    lora_targets: tuple[str, ...] = knob(('query', 'value'), 'matrices of the blocks that change')
     resume: str = knob(
         'auto', 'continue the work directory, or refuse one that exists', choices=('auto', 'never')
     )
@@ -46,6 +51,17 @@ class TrainConfig:
                 f'train.batch_size={self.batch_size} is not divisible by '
                 f'train.accumulate={self.accumulate}; try --config.train.batch_size='
                 f'{self.accumulate * math.ceil(self.batch_size / self.accumulate)}'
+            )
+        names = ('query', 'key', 'value', 'out', 'up', 'down')
+        if unknown := [name for name in self.lora_targets if name not in names]:
+            raise UserError(
+                f'train.lora_targets has {unknown[0]!r}, which is none of {", ".join(names)}; '
+                'set --config.train.lora_targets=\'("query","value")\' or others of these'
+            )
+        if self.lora_rank and not (self.init_from and self.lora_targets):
+            raise UserError(
+                f'train.lora_rank={self.lora_rank} needs a model to change and matrices of it; '
+                'set --config.train.init_from=DIR and --config.train.lora_targets'
             )
         if self.min_learning_rate > self.learning_rate:
             raise UserError(

@@ -43,6 +43,11 @@ class Decoder(nn.Module):
         """The parameters that `logits` uses."""
         return 'embed' if self.config.tied_head else 'head'
 
+    @property
+    def looked_up(self) -> set[str]:
+        """The parameters that are tables, and multiply nothing."""
+        return {'embed', 'embed_pos'} - {self.head_name}
+
     def setup(self):
         config = self.config
         self.padded_size = -(-self.vocab_size // config.vocab_multiple) * config.vocab_multiple

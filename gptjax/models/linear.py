@@ -1,6 +1,7 @@
 """Linear maps: every matrix product with parameters goes through here."""
 
 import functools
+import math
 
 import flax.linen as nn
 import jax
@@ -54,6 +55,15 @@ def dense(config: ModelConfig, features, name: str | None, *, axis=-1, bias=None
         kernel_init=nn.initializers.normal(std) if std else nn.initializers.zeros,
         name=name,
     )
+
+
+def matrix_shape(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
+    """(inputs, outputs) of a kernel, by the name of its module.
+
+    A (D, N, H) kernel has D inputs; that of attention's `out`, (N, H, D), has N x H.
+    """
+    inputs = math.prod(shape[:-1] if name == 'out' else shape[:1])
+    return inputs, math.prod(shape) // inputs
 
 
 def residual_std(config: ModelConfig) -> float:

@@ -3,10 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import json
-import math
-import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,21 +13,22 @@ import numpy as np
 
 from gptjax.config import Config, MeshConfig, SampleConfig
 from gptjax.errors import UnknownTextError, UserError
-from gptjax.files import write_atomically
 from gptjax.generation import sample
 from gptjax.generation.text_stream import TextStream
+from gptjax.models import lora
 from gptjax.models.attention import uses_cudnn, why_not_cudnn
+from gptjax.models.bigram import Bigram
 from gptjax.models.decoder import Decoder
 from gptjax.schema import flatten
-from gptjax.text import batches, corpora, token_files, tokenizers
+from gptjax.tasks import evaluation, start
+from gptjax.text import batches, corpora, run_data, token_files, tokenizers
 from gptjax.text.clean import clean
-from gptjax.text.reading import file_sha256
-from gptjax.training import steps
+from gptjax.training import runs, steps
 from gptjax.training.losses import chunked_cross_entropy, cross_entropy
 from gptjax.training.optim import make_optimizer, make_schedule
 from gptjax.training.sharding import Layout
 
-EVAL_TOKENS = 8192  # computed at a time in an evaluation
+MODELS = {'decoder': Decoder, 'bigram': Bigram}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,10 +36,7 @@ class LanguageModel:
     """See `gptjax.training.task.Task`; `stream_text` is how it generates."""
 
     config: Config
-    tokenizer: tokenizers.Tokenizer
-    train: token_files.Split | None  # None where the task comes from a work directory
-    val: token_files.Split
-    text_sha256: str
+    corpus: token_files.Corpus
 
     @classmethod
     def create(cls, config: Config, say: Callable[[str], None]) -> 'LanguageModel':
@@ -51,8 +45,11 @@ class LanguageModel:
         Raises:
           UserError: there is no such text, or one of its splits is too short.
         """
+        tokenizer = None
+        if config.train.init_from:
+            config, tokenizer = start.adopt(config)
         source = corpora.source(config.data, say)
-        corpus = token_files.prepare(source, config.data, say=say)
+        corpus = token_files.prepare(source, config.data, tokenizer=tokenizer, say=say)
         needed = config.model.block_size + 1
         for name, split in (('training', corpus.train), ('validation', corpus.val)):
             if len(split) < needed:
@@ -61,43 +58,52 @@ class LanguageModel:
                     f'model.block_size={needed - 1} needs at least {needed}; use a longer text, '
                     'a smaller --config.model.block_size or another --config.data.val_fraction'
                 )
-        return cls(config, corpus.tokenizer, corpus.train, corpus.val, corpus.sha256)
+        return cls(config, corpus)
 
     @classmethod
     def load(cls, config: Config, workdir: Path) -> 'LanguageModel':
         """The task as `save` left it in a work directory."""
-        about = json.loads((workdir / 'data.json').read_text())
-        tokenizer = tokenizers.from_json((workdir / 'tokenizer.json').read_text())
-        path = workdir / 'val.bin'
-        if file_sha256(path) != about['val_sha256']:
-            raise ValueError(f'{path} is not what was saved')
-        val = token_files.open_split(path, about['dtype'], about['val_chars'])
-        return cls(config, tokenizer, None, val, about['sha256'])
+        return cls(config, run_data.load(workdir))
 
     def save(self, workdir: Path) -> None:
         """Leaves in a work directory all that sampling and evaluation need besides parameters."""
-        tokenizer = self.tokenizer.to_json().encode()
-        write_atomically(workdir / 'tokenizer.json', tokenizer)
-        unfinished = workdir / '.val.bin'
-        unfinished.unlink(missing_ok=True)
-        try:
-            os.link(self.val.path, unfinished)
-        except OSError:  # Another file system.
-            shutil.copyfile(self.val.path, unfinished)
-        unfinished.replace(workdir / 'val.bin')
-        dtype, val_chars = self.val.tokens.dtype.name, self.val.chars
-        about = {'sha256': self.text_sha256, 'dtype': dtype, 'val_chars': val_chars}
-        about['val_sha256'] = file_sha256(workdir / 'val.bin')
-        write_atomically(workdir / 'data.json', json.dumps(about, indent=1).encode())
+        run_data.save(self.corpus, workdir)
+
+    def with_text(self, path: Path) -> 'LanguageModel':
+        """The same task, to be evaluated on all of another text."""
+        split = token_files.encode_all(path, self.tokenizer, self.config.data)
+        return dataclasses.replace(self, corpus=dataclasses.replace(self.corpus, val=split))
+
+    @property
+    def tokenizer(self) -> tokenizers.Tokenizer:
+        """Of the text."""
+        return self.corpus.tokenizer
 
     @functools.cached_property
-    def model(self) -> Decoder:
-        """The decoder, without its parameters."""
-        return Decoder(self.config.model, self.tokenizer.vocab_size)
+    def model(self) -> Decoder | Bigram:
+        """The model, without its parameters."""
+        return MODELS[self.config.model.kind](self.config.model, self.tokenizer.vocab_size)
+
+    def pretrained(self, layout: Layout) -> dict:
+        """The parameters to start from, if not from fresh ones."""
+        if not self.config.train.init_from:
+            return {}
+        workdir = Path(self.config.train.init_from)
+        source = LanguageModel.load(runs.load_config(workdir), workdir)
+        _, state = runs.restore(source, workdir, 'best', layout)
+        return start.crop_positions(source.variables(state.params), self.config.model)
+
+    def variables(self, params: dict) -> dict:
+        """What the model is applied to: a LoRA change is added to what it changes."""
+        return lora.merge(params, self.config.train.lora_alpha)
 
     def init_state(self, key: jax.Array) -> steps.TrainState:
         """Fresh parameters and optimizer state."""
         params = self.model.init(key, jnp.zeros((1, 1), jnp.int32))
+        if rank := self.config.train.lora_rank:
+            key_lora = jax.random.fold_in(key, 1)
+            targets = self.config.train.lora_targets
+            params |= {lora.COLLECTION: lora.init(params['params'], rank, targets, key_lora)}
         return steps.init_state(params, self._optimizer, key)
 
     @functools.cached_property
@@ -111,6 +117,9 @@ class LanguageModel:
         """(sum of nats, number of targets) of a batch; with a key, dropout is on."""
         train = key is not None and self.config.model.dropout > 0
         rngs = {'dropout': key} if train else None
+        if lora.COLLECTION in params:  # Only the change learns: no gradient of the rest is made.
+            params = params | {'params': jax.lax.stop_gradient(params['params'])}
+        params = self.variables(params)
         model, targets = self.model, (batch['targets'], batch['lengths'])
         x_BTD, _ = model.apply(params, batch['inputs'], train=train, rngs=rngs, method='hidden')
 
@@ -130,47 +139,37 @@ class LanguageModel:
         shape = {'batch_size': train.batch_size, 'block_size': self.config.model.block_size}
         if data.order == 'random':
             return batches.random_windows(
-                self.train.tokens, seed=train.seed, step=step, **shape, **place
+                self.corpus.train.tokens, seed=train.seed, step=step, **shape, **place
             )
-        return batches.consecutive_windows(self.train.tokens, step=step, **shape, **place)
+        return batches.consecutive_windows(self.corpus.train.tokens, step=step, **shape, **place)
 
     def evaluate(self, params: dict, layout: Layout, *, whole: bool = False) -> dict[str, float]:
         """`val_loss` in nats per token; over the whole split also other units of it."""
-        block_size = self.config.model.block_size
-        rows = -(-EVAL_TOKENS // block_size // layout.rows) * layout.rows
-        if whole:
-            chosen = batches.whole_split(self.val.tokens, batch_size=rows, block_size=block_size)
-        else:
-            chosen = (
-                batches.random_windows(
-                    self.val.tokens,
-                    seed=(self.config.train.seed, 1),
-                    step=i,
-                    batch_size=rows,
-                    block_size=block_size,
-                )
-                for i in range(self.config.train.eval_batches)
+        val, train = self.corpus.val, self.corpus.train
+        if val is None:
+            raise UserError(
+                'an imported model has no held-out text; give one with --config.data.path=FILE'
             )
-        sums = [layout.wait(self._eval_step(params, layout.put(batch))) for batch in chosen]
-        nats, tokens = np.sum(jax.device_get(sums), axis=0, dtype=np.float64)
-        val_loss = float(nats / tokens)
-        if not whole:
-            return {'val_loss': val_loss}
-        chars = self.val.chars - len(self.tokenizer.decode(self.val.tokens[:1]))
-        return {
-            'val_loss': val_loss,
-            'bits_per_char': float(nats / math.log(2) / chars),
-            'perplexity': math.exp(min(val_loss, 700.0)),
-            'tokens': int(tokens),
-        }
+
+        def measure(tokens_T, whole_split: bool) -> tuple[float, float]:
+            def step(batch):
+                return layout.wait(self._eval_step(params, layout.put(batch)))
+
+            return evaluation.sum_nats(step, tokens_T, self.config, layout.rows, whole_split)
+
+        if whole:
+            return evaluation.figures(*measure(val.tokens, True), val, self.tokenizer)
+        whole_split = not self.config.train.eval_batches
+        nats, count = measure(val.tokens, whole_split)
+        figures = {'val_loss': nats / count}
+        if self.config.train.eval_train and train is not None:
+            nats, count = measure(train.tokens[: len(val) if whole_split else None], whole_split)
+            figures['train_eval_loss'] = nats / count
+        return figures
 
     def describe_figures(self, figures: dict[str, float]) -> str:
         """The figures of `evaluate` as a line for people."""
-        return (
-            f'loss {figures["val_loss"]:.4f} nats per token, {figures["bits_per_char"]:.4f} bits '
-            f'per character, perplexity {figures["perplexity"]:.3f}, over '
-            f'{figures["tokens"]:,} tokens'
-        )
+        return evaluation.describe(figures)
 
     def stream_text(
         self, params: dict, prompts: Sequence[str], config: SampleConfig
@@ -213,34 +212,41 @@ class LanguageModel:
         """The parameters and the `put` with which `sample.stream` splits rows over the devices."""
         layout = Layout(MeshConfig(), rows)
         # A jitted function takes host arrays of a single row to the device sooner than `put` can.
+        params = self.variables(params)
         return layout.copy(params), layout.put if layout.rows > 1 else lambda arrays: arrays
 
     def fingerprint(self) -> dict[str, Any]:
         """What has to be the same for a run to be continued."""
         vocabulary = hashlib.sha256(self.tokenizer.to_json().encode()).hexdigest()[:12]
         named = {f'model.{name}': value for name, value in flatten(self.config.model)}
+        for name in ('lora_rank', 'lora_alpha', 'lora_targets'):
+            named[f'train.{name}'] = getattr(self.config.train, name)
         return named | {
             'train.optimizer': self.config.train.optimizer,
             'tokenizer': f'{self.tokenizer.kind} ({self.tokenizer.vocab_size}, {vocabulary})',
-            'text': '+'.join(sha256[:12] for sha256 in self.text_sha256.split('+')),
-            'validation tokens': len(self.val),
+            'text': '+'.join(sha256[:12] for sha256 in self.corpus.sha256.split('+')),
+            'validation tokens': len(self.corpus.val),
         }
 
     def describe_model(self) -> str:
         """The model in some words, for people: also which implementations were chosen."""
         n_params, model = self.count_params(), self.config.model
         size = f'{n_params / 1e6:.1f}M' if n_params >= 1e5 else f'{n_params:,}'
+        size += f' {model.kind} parameters' if model.kind != 'decoder' else ' parameters'
+        if self.config.train.lora_rank:
+            size += f', of which a LoRA change of rank {self.config.train.lora_rank} is trained'
         if uses_cudnn(model, train=True):
-            return f"{size} parameters, cuDNN's flash attention"
+            return f"{size}, cuDNN's flash attention"
         if jax.default_backend() == 'gpu':
             why = 'model.attention=xla' if model.attention == 'xla' else why_not_cudnn(model, True)
-            return f"{size} parameters, XLA's attention ({why})"
-        return f'{size} parameters'
+            return f"{size}, XLA's attention ({why})"
+        return size
 
     def describe_data(self) -> str:
         """The data in some words, for people."""
         vocabulary = f'a vocabulary of {self.tokenizer.vocab_size:,}'
-        return f'{len(self.train):,} tokens to learn from, {len(self.val):,} held out, {vocabulary}'
+        train, val = len(self.corpus.train), len(self.corpus.val)
+        return f'{train:,} tokens to learn from, {val:,} held out, {vocabulary}'
 
     def count_params(self) -> int:
         """Numbers in the model."""
@@ -258,8 +264,8 @@ class LanguageModel:
         """
         model = self.config.model
         params = jax.eval_shape(self.init_state, steps.run_key(0)).params['params']
-        tables = {'embed', 'embed_pos'} - {self.model.head_name}
-        looked_up = sum(params[name]['embedding'].size for name in tables & params.keys())
+        tables = self.model.looked_up & params.keys()
+        looked_up = sum(x.size for x in jax.tree.leaves([params[name] for name in tables]))
         return (
             6 * (self.count_params() - looked_up)
             + 12 * model.n_layer * model.block_size * model.n_embd

@@ -28,6 +28,7 @@ class BpeTokenizer:
     data: str  # the tokenizer in the JSON form of Hugging Face
     kind: ClassVar[str] = 'bpe'
     hidden: ClassVar[tuple[int, ...]] = ()
+    unknown: ClassVar[None] = None
 
     @classmethod
     def learn(cls, texts: Iterable[str], data: DataConfig, ends: bool) -> 'BpeTokenizer':

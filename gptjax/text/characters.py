@@ -23,6 +23,7 @@ class CharTokenizer:
     ends: bool = False  # whether there is a token that ends a document
     kind: ClassVar[str] = 'char'
     hidden: ClassVar[tuple[int, ...]] = ()
+    unknown: ClassVar[None] = None
 
     @classmethod
     def learn(cls, texts: Iterable[str], data: DataConfig, ends: bool) -> 'CharTokenizer':
@@ -93,6 +94,7 @@ class ByteTokenizer:
     ends: bool = False
     kind: ClassVar[str] = 'byte'
     hidden: ClassVar[tuple[int, ...]] = ()
+    unknown: ClassVar[None] = None
 
     @classmethod
     def learn(cls, texts: Iterable[str], data: DataConfig, ends: bool) -> 'ByteTokenizer':

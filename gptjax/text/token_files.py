@@ -54,8 +54,8 @@ class Corpus:
     """Both splits, the tokenizer that made them, and the hash of the texts."""
 
     tokenizer: tokenizers.Tokenizer
-    train: Split
-    val: Split
+    train: Split | None  # None where the corpus comes from a work directory
+    val: Split | None  # None where the work directory has an imported model
     sha256: str
 
 
@@ -111,6 +111,21 @@ def open_split(path: Path, dtype: str, chars: int) -> Split:
     if not path.stat().st_size:  # Nothing cannot be mapped.
         return Split(path, np.zeros(0, dtype), chars)
     return Split(path, np.memmap(path, dtype, mode='r'), chars)
+
+
+def encode_all(path: Path, tokenizer: tokenizers.Tokenizer, data: DataConfig) -> Split:
+    """A whole text, cleaned and encoded in memory.
+
+    Raises:
+      UserError: as `prepare`, or the text gives no tokens.
+    """
+    source = Source((path,))
+    source_sha256(source, lambda line: None)
+    texts = [piece.text for piece in _clean_pieces(source, data)]
+    tokens = np.concatenate([np.zeros(0, np.int32), *map(tokenizer.encode, texts)])
+    if len(tokens) < 2:
+        raise UserError(f'{path} has {len(tokens)} tokens; give a longer text')
+    return Split(path, tokens, sum(map(len, texts)))
 
 
 def _encode(source, data, tokenizer, sha256, folder: Path, say: Say) -> None:

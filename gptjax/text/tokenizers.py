@@ -20,6 +20,7 @@ class Tokenizer(Protocol):
 
     kind: ClassVar[str]
     hidden: ClassVar[tuple[int, ...]]  # ids that are never generated
+    unknown: ClassVar[int | None]  # the id of what the vocabulary lacks, if there is one
 
     @property
     def vocab_size(self) -> int:

@@ -37,6 +37,7 @@ class WordTokenizer:
     kind: ClassVar[str] = 'word'
     hidden: ClassVar[tuple[int, ...]] = (PAD, START, UNKNOWN)
     end: ClassVar[int] = END
+    unknown: ClassVar[int] = UNKNOWN
 
     @classmethod
     def learn(cls, texts: Iterable[str], data: DataConfig, ends: bool) -> 'WordTokenizer':

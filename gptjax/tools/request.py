@@ -6,11 +6,9 @@ from pathlib import Path
 import jax
 
 from gptjax import tasks
-from gptjax.config import Config, MeshConfig, from_json
+from gptjax.config import Config, MeshConfig
 from gptjax.errors import UserError
-from gptjax.training.checkpoint import Checkpoints
-from gptjax.training.loop import abstract_state
-from gptjax.training.progress import say
+from gptjax.training import runs
 from gptjax.training.sharding import Layout
 
 
@@ -23,6 +21,8 @@ class Request:
     command: str  # that names this work directory, to print as a part of the next one
     prompts: tuple[str, ...] = ()
     as_json: bool = False
+    source: str = ''  # of --mode=import
+    target: str = ''  # of --mode=export
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,39 +35,19 @@ class Trained:
     layout: Layout  # of the parameters: a copy on every device
 
 
-def config_path(workdir: Path) -> Path:
-    """Where the resolved configuration of a run is; the last file that a new run writes."""
-    return workdir / 'config.json'
-
-
-def load_config(workdir: Path) -> Config:
-    """The configuration of the run in a work directory.
-
-    Raises:
-      UserError: it cannot be read.
-    """
-    path = config_path(workdir)
-    try:
-        return from_json(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as error:
-        raise UserError(f'cannot read {path} ({error}); restore it from a backup') from None
-
-
 def load_trained(request: Request) -> Trained:
     """The trained model of the request's work directory, from what is in there alone.
 
     Raises:
       UserError: there is none, or it is damaged.
     """
-    workdir, which = request.workdir, request.config.sample.checkpoint
-    checkpoints = Checkpoints(workdir / 'checkpoints', say=say)
-    if not config_path(workdir).exists() or not checkpoints.steps():
+    workdir = request.workdir
+    if not runs.is_trained(workdir):
         raise UserError(
             f'there is no trained model in {workdir}; train it first: '
             f'{request.command} --mode=train'
         )
-    task = tasks.load(load_config(workdir), workdir)
+    task = tasks.load(runs.load_config(workdir), workdir)
     layout = Layout(MeshConfig(), jax.device_count())
-    order = checkpoints.best_first() if which == 'best' else checkpoints.steps()
-    step, state = checkpoints.restore(abstract_state(task, layout), order)
+    step, state = runs.restore(task, workdir, request.config.sample.checkpoint, layout)
     return Trained(task, jax.block_until_ready(state.params), step, layout)

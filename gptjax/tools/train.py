@@ -13,11 +13,12 @@ from gptjax.errors import UserError
 from gptjax.files import write_atomically
 from gptjax.schema import flatten
 from gptjax.tools import evaluate, sample
-from gptjax.tools.request import Request, config_path, load_config, load_trained
-from gptjax.training.checkpoint import Checkpoints
+from gptjax.tools.request import Request, load_trained
 from gptjax.training.loop import abstract_state, initial_state, train
 from gptjax.training.metrics import plot_losses, read_metrics
 from gptjax.training.progress import say
+from gptjax.training.runs import checkpoints as open_checkpoints
+from gptjax.training.runs import config_path, load_config
 from gptjax.training.sharding import Layout
 
 SAMPLE_TOKENS = 400  # shown after training
@@ -34,7 +35,7 @@ def run(request: Request) -> int:
         )
     layout = Layout(config.mesh, config.train.batch_size // config.train.accumulate)
     task = tasks.create(config, say)
-    checkpoints = Checkpoints(workdir / 'checkpoints', config.train.keep, say)
+    checkpoints = open_checkpoints(workdir, config.train.keep)
     like = abstract_state(task, layout)
     if checkpoints.steps() and not exists:
         raise UserError(
@@ -59,7 +60,7 @@ def run(request: Request) -> int:
             _announce(task, layout)
             state = initial_state(task, layout)
             task.save(workdir)
-        write_atomically(config_path(workdir), to_json(config).encode())
+        write_atomically(config_path(workdir), to_json(task.config).encode())
         outcome = train(task, layout, state, checkpoints, workdir / 'metrics.jsonl')
     rows = read_metrics(workdir / 'metrics.jsonl')
     plot_losses(rows, workdir / 'loss.png', f'{config.name} in {workdir}')

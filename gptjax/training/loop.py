@@ -41,7 +41,12 @@ def initial_state(task: Task, layout: Layout) -> TrainState:
     """The state before the first step, made on the devices in its final layout."""
     shardings = jax.tree.map(lambda x: x.sharding, abstract_state(task, layout))
     make = jax.jit(task.init_state, out_shardings=shardings)
-    return make(run_key(task.config.train.seed))
+    state = make(run_key(task.config.train.seed))
+    start = {
+        name: jax.tree.map(jax.device_put, arrays, shardings.params[name])
+        for name, arrays in task.pretrained(layout).items()
+    }
+    return state.replace(params=state.params | start)
 
 
 def train(

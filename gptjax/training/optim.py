@@ -1,13 +1,13 @@
 """Optimizers and learning-rate schedules, from optax."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 import optax
 import optax.contrib
 
 from gptjax.config import TrainConfig
+from gptjax.models import lora
+from gptjax.models.linear import matrix_shape
 
 # The first Newton-Schulz steps of Dion (Ahn et al., 2025), as in optax. Three of them learn as much
 # as Muon's own five, in three fifths of the time.
@@ -44,7 +44,15 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
         case 'sgd':
             rule = optax.sgd(schedule)
     clip = optax.clip_by_global_norm(config.grad_clip) if config.grad_clip else optax.identity()
-    return optax.chain(clip, rule)
+    rule = optax.chain(clip, rule)
+    if not config.lora_rank:
+        return rule
+    return optax.partition(
+        {'learns': rule, 'stays': optax.set_to_zero()},
+        lambda params: jax.tree_util.tree_map_with_path(
+            lambda path, _: 'learns' if path[0].key == lora.COLLECTION else 'stays', params
+        ),
+    )
 
 
 def _muon(schedule: optax.Schedule, adam: dict, weight_decay: float):
@@ -84,7 +92,7 @@ def stacked(inner: optax.GradientTransformation) -> optax.GradientTransformation
     def stack(tree):
         groups: dict[str, list] = {}
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-            shape = _matrix_shape(path, leaf)
+            shape = matrix_shape(path[-2].key, leaf.shape)
             groups.setdefault(_stack_name(shape), []).append(leaf.reshape(shape))
         return {name: jnp.stack(group) for name, group in groups.items()}
 
@@ -92,7 +100,8 @@ def stacked(inner: optax.GradientTransformation) -> optax.GradientTransformation
         parts = {name: iter(stack) for name, stack in stacks.items()}
 
         def take(path, leaf):
-            return next(parts[_stack_name(_matrix_shape(path, leaf))]).reshape(leaf.shape)
+            shape = matrix_shape(path[-2].key, leaf.shape)
+            return next(parts[_stack_name(shape)]).reshape(leaf.shape)
 
         return jax.tree_util.tree_map_with_path(take, like)
 
@@ -101,12 +110,6 @@ def stacked(inner: optax.GradientTransformation) -> optax.GradientTransformation
         return unstack(new, updates), state
 
     return optax.GradientTransformation(lambda params: inner.init(stack(params)), update)
-
-
-def _matrix_shape(path, kernel) -> tuple[int, int]:
-    """(inputs, outputs): a (D, N, H) kernel has D inputs, attention's (N, H, D) has N x H."""
-    inputs = kernel.shape[:-1] if path[-2].key == 'out' else kernel.shape[:1]
-    return math.prod(inputs), kernel.size // math.prod(inputs)
 
 
 def _stack_name(shape: tuple[int, int]) -> str:

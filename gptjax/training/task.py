@@ -19,6 +19,9 @@ class Task(Protocol):
     def init_state(self, key: jax.Array) -> TrainState:
         """The state before the first step. Pure: it is traced."""
 
+    def pretrained(self, layout: Layout) -> dict:
+        """Collections of parameters that replace fresh ones of the same name; often none."""
+
     def train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """One optimizer step. Pure: it is traced once. Metrics have at least `loss`."""
 

@@ -18,14 +18,15 @@ devices.tune_cpu()
 import jax
 from gptjax.config import Config, ModelConfig, TrainConfig
 from gptjax.tasks.language_model import LanguageModel
-from gptjax.text.token_files import open_split
+from gptjax.text.token_files import Corpus, open_split
 from gptjax.tools.bench.worker import resident_bytes
 from gptjax.training.loop import Steps, initial_state
 from gptjax.training.sharding import Layout
 
 config = Config(model=ModelConfig(block_size=64), train=TrainConfig(batch_size=16))
 split = open_split(Path(sys.argv[1]), 'uint16', 0)
-task = LanguageModel(config, types.SimpleNamespace(vocab_size=65), split, split, '')
+corpus = Corpus(types.SimpleNamespace(vocab_size=65), split, split, '')
+task = LanguageModel(config, corpus)
 layout = Layout(config.mesh, 16)
 state = initial_state(task, layout)
 steps = Steps(task, layout, state)

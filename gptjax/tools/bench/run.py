@@ -87,8 +87,8 @@ def make_job(task, folder: Path) -> Job:
         config=task.config,
         vocab_size=task.tokenizer.vocab_size,
         folder=folder,
-        tokens_path=task.train.path,
-        tokens_dtype=task.train.tokens.dtype.name,
+        tokens_path=task.corpus.train.path,
+        tokens_dtype=task.corpus.train.tokens.dtype.name,
         learning_rates=tuple(float(schedule(i)) for i in range(min(100, task.config.train.steps))),
     )
 

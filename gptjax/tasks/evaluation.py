@@ -1,0 +1,69 @@
+"""What a language model's loss is, in several units."""
+
+import math
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from gptjax.config import Config
+from gptjax.text import batches
+from gptjax.text.token_files import Split
+from gptjax.text.tokenizers import Tokenizer
+
+EVAL_TOKENS = 8192  # computed at a time
+
+
+def sum_nats(
+    step: Callable, tokens_T: np.ndarray, config: Config, parts: int, whole: bool
+) -> tuple[float, float]:
+    """(sum of nats, number of targets).
+
+    Args:
+      step: batch -> (sum of nats, number of targets), on the devices.
+      tokens_T: to be predicted.
+      config: of the run.
+      parts: the rows of a batch are a multiple of this.
+      whole: all consecutive windows; otherwise some drawn ones, the same at every call.
+    """
+    block_size, train = config.model.block_size, config.train
+    rows = -(-EVAL_TOKENS // block_size // parts) * parts
+    shape = {'batch_size': rows, 'block_size': block_size}
+    if whole:
+        chosen = batches.whole_split(tokens_T, **shape)
+    else:
+        chosen = (
+            batches.random_windows(tokens_T, seed=(train.seed, 1), step=i, **shape)
+            for i in range(train.eval_batches)
+        )
+    sums = [step(batch) for batch in chosen]
+    nats, count = np.sum(jax.device_get(sums), axis=0, dtype=np.float64)
+    return float(nats), float(count)
+
+
+def figures(nats: float, count: float, val: Split, tokenizer: Tokenizer) -> dict[str, float]:
+    """The figures of a whole split.
+
+    Bits per character make tokenizers comparable, unless words are `unknown` (a share of tokens):
+    what these were is not told, and costs nothing.
+    """
+    chars = val.chars - len(tokenizer.decode(val.tokens[:1]))  # The first token is no target.
+    result = {
+        'val_loss': nats / count,
+        'bits_per_char': nats / math.log(2) / chars,
+        'perplexity': math.exp(min(nats / count, 700.0)),
+        'tokens': int(count),
+    }
+    if tokenizer.unknown is not None:
+        result['unknown'] = float(np.mean(val.tokens == tokenizer.unknown))
+    return result
+
+
+def describe(figures: dict[str, float]) -> str:
+    """The figures as a line for people."""
+    line = (
+        f'loss {figures["val_loss"]:.4f} nats per token, {figures["bits_per_char"]:.4f} bits per '
+        f'character, perplexity {figures["perplexity"]:.3f}, over {figures["tokens"]:,} tokens'
+    )
+    unknown = figures.get('unknown', 0)
+    return line + f', {unknown:.1%} of them unknown words' * (unknown > 0)
