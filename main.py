@@ -22,7 +22,10 @@ MODES = {
     'train': 'gptjax.tools.train',
     'sample': 'gptjax.tools.sample',
     'eval': 'gptjax.tools.evaluate',
+    'data': 'gptjax.tools.data',
     'bench': 'gptjax.tools.bench.run',
+    'import': 'gptjax.tools.import_hf',
+    'export': 'gptjax.tools.export_hf',
 }
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -32,6 +35,8 @@ MODE = flags.DEFINE_enum('mode', 'train', list(MODES), 'What to do.')
 WORKDIR = flags.DEFINE_string('workdir', None, 'Default: runs/<config file>[-<argument>].')
 PROMPT = flags.DEFINE_multi_string('prompt', [], 'Text to continue; may be repeated.')
 PROMPT_FILE = flags.DEFINE_string('prompt_file', None, 'A prompt a line; - is standard input.')
+SOURCE = flags.DEFINE_string('source', '', 'Of --mode=import: a folder, or a name on the hub.')
+TARGET = flags.DEFINE_string('target', '', 'Of --mode=export: a new folder.')
 COMPILATION_CACHE = flags.DEFINE_bool(
     'compilation_cache', True, 'Keep compiled programs in ~/.cache/gptjax for the next start.'
 )
@@ -53,7 +58,9 @@ def main(argv: list[str]) -> int:
     from gptjax.tools.request import Request
 
     command = command_line.command_to_repeat(sys.argv)
-    request = Request(config, Path(workdir), command, prompts, JSON.value)
+    request = Request(
+        config, Path(workdir), command, prompts, JSON.value, SOURCE.value, TARGET.value
+    )
     return importlib.import_module(MODES[MODE.value]).run(request)
 
 

@@ -6,7 +6,18 @@ import pytest
 
 from tests.conftest import ROOT, run_main
 
-ARGUMENTS = {'char': ['small', 'baby'], 'char_nanogpt': ['cpu', 'gpu']}
+ARGUMENTS = {
+    'bigram': [''],
+    'bpe': [''],
+    'char': ['small', 'baby'],
+    'char_nanogpt': ['cpu', 'gpu'],
+    'gpt2': ['124m', '355m', '774m', '1558m'],
+    'gpt2_finetune': ['shakespeare', 'hafez'],
+    'notebook': ['small', 'large'],
+    'persian': ['bpe', 'char'],
+    'textbook': ['sgd', 'adamw'],
+    'word': [''],
+}
 # The real architecture at a size that compiles quickly; the real recipe on a text at hand.
 SMALL = [
     '--config.train.steps=2',
@@ -26,7 +37,8 @@ def test_every_config_is_listed_here():
 
 
 @pytest.mark.parametrize(
-    'config', [f'configs/{name}.py:{a}' for name, args in ARGUMENTS.items() for a in args]
+    'config',
+    [f'configs/{n}.py{":" * bool(a)}{a}' for n, args in ARGUMENTS.items() for a in args],
 )
 def test_config_trains_evaluates_and_samples(config, tmp_path, verse_file):
     common = [f'--config={config}', f'--workdir={tmp_path / "run"}', *SMALL]

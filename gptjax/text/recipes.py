@@ -1,6 +1,5 @@
 """Recipes: the archives of a corpus -> its text, by the names that data/corpora.toml uses."""
 
-import ast
 import csv
 import dataclasses
 import gzip
@@ -69,8 +68,7 @@ def _hafez(archive: Path) -> Texts:
     """A ghazal is a document: two half-verses a line apart, a blank line between couplets."""
     with zipfile.ZipFile(archive) as package:
         poems = json.loads(package.read('hafez/data/hafez.json'))
-    halves = (ast.literal_eval(poem['poem']) for poem in poems)
-    return documents(couplets(map(str.strip, lines)) for lines in halves)
+    return documents(couplets(map(str.strip, poem['poem'])) for poem in poems)
 
 
 def _hafez_vocalised(archive: Path) -> Texts:

@@ -1,8 +1,8 @@
 """Words as tokens: punctuation marks and line breaks are tokens too, spaces are not.
 
 Texts are split at Unicode's word boundaries (UAX 29), by the `regex` library, so "don't" stays one
-word in any script that has words. Printing puts the spaces back: the vocabulary notes of each word
-whether it mostly stood close to its neighbours, as a comma does to the word before it.
+word in any script that has words. Printing puts the spaces back: the vocabulary notes of each
+mark whether it mostly stood close to its neighbours, as a comma does to the word before it.
 """
 
 import collections
@@ -24,7 +24,7 @@ from gptjax.errors import UnknownTextError
 BOUNDARY = regex.compile(r'(?V1w)\b')
 PAD, START, END, UNKNOWN = range(4)
 SPECIAL = ('<PAD>', '<START>', '<END>', '<UNKNOWN>')
-CLOSE_BEFORE, CLOSE_AFTER = 1, 2  # bits: mostly no space before the word, or after it
+CLOSE_BEFORE, CLOSE_AFTER = 1, 2  # bits: mostly no space before the mark, or after it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,11 @@ class WordTokenizer:
         if data.vocab_size:
             kept = kept[: max(0, data.vocab_size - len(SPECIAL))]
         close = (
-            CLOSE_BEFORE * (2 * close_before[word] > n) + CLOSE_AFTER * (2 * close_after[word] > n)
+            # A word often has a mark close to it; that says something of the mark alone.
+            0
+            if word[0].isalnum()
+            else CLOSE_BEFORE * (2 * close_before[word] > n)
+            + CLOSE_AFTER * (2 * close_after[word] > n)
             for word, n in kept
         )
         words, kept_counts = zip(*kept, strict=True) if kept else ((), ())

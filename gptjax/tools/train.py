@@ -14,6 +14,7 @@ from gptjax.files import write_atomically
 from gptjax.schema import flatten
 from gptjax.tools import evaluate, sample
 from gptjax.tools.request import Request, load_trained
+from gptjax.training.diagnosis import diagnose
 from gptjax.training.loop import abstract_state, initial_state, train
 from gptjax.training.metrics import plot_losses, read_metrics
 from gptjax.training.progress import say
@@ -63,12 +64,13 @@ def run(request: Request) -> int:
         write_atomically(config_path(workdir), to_json(task.config).encode())
         outcome = train(task, layout, state, checkpoints, workdir / 'metrics.jsonl')
     rows = read_metrics(workdir / 'metrics.jsonl')
-    plot_losses(rows, workdir / 'loss.png', f'{config.name} in {workdir}')
+    verdict = diagnose(rows)
+    plot_losses(rows, workdir / 'loss.png', f'{config.name} in {workdir}', verdict)
     if outcome.stopped_by:
         say(f'Stopped by {outcome.stopped_by.name} and saved at step {int(outcome.state.step)}.')
         say(f'Continue with:\n  {request.command} --mode=train')
         return 128 + outcome.stopped_by
-    _show_result(request)
+    _show_result(request, verdict)
     return 0
 
 
@@ -124,10 +126,12 @@ def _announce(task, layout: Layout) -> None:
     )
 
 
-def _show_result(request: Request) -> None:
+def _show_result(request: Request, verdict: str) -> None:
     trained = load_trained(request)
     figures = trained.task.describe_figures(evaluate.measure(trained))
     say(f'Validation, whole split, step {trained.step}: {figures}')
+    if verdict:
+        say(f'{verdict}.')
     say(f'Curves: {request.workdir / "loss.png"}. A sample:\n')
     options = dataclasses.replace(
         request.config.sample, max_new_tokens=SAMPLE_TOKENS, num_samples=1

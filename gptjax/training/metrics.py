@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def read_metrics(path: Path) -> list[Row]:
     return rows
 
 
-def plot_losses(rows: list[Row], path: Path, title: str) -> None:
+def plot_losses(rows: list[Row], path: Path, title: str, verdict: str = '') -> None:
     """Draws training and validation loss against the step, with the best step marked."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -83,6 +84,9 @@ def plot_losses(rows: list[Row], path: Path, title: str) -> None:
     figure = Figure(figsize=(8, 5), layout='constrained')
     FigureCanvasAgg(figure)
     axes = figure.add_subplot(title=title, xlabel='optimizer step', ylabel='loss (nats per token)')
+    if verdict:
+        figure.text(0.01, 0.0, textwrap.fill(verdict, 110), fontsize=8, va='bottom')
+        figure.get_layout_engine().set(rect=(0, 0.06, 1, 0.94))
     axes.spines[['top', 'right']].set_visible(False)
     axes.grid(alpha=0.3)
     train = [(row['step'], row['train_loss']) for row in rows if 'train_loss' in row]

@@ -1,0 +1,18 @@
+"""A GPT whose tokens are pieces of words, learnt from the text (byte-level BPE).
+
+python main.py --config=configs/bpe.py --mode=train
+
+{HEADER_BPE}
+"""
+
+from gptjax.config import default_config
+
+
+def get_config():
+    c = default_config()
+    c.name = 'bpe'
+    c.data.update(corpus='shakespeare', tokenizer='bpe', vocab_size=2048)
+    c.model.update(block_size=64, n_layer=4, n_head=4, n_embd=128, dropout=0.1, tied_head=True)
+    c.train.update(steps=1000, batch_size=24, optimizer='muon', learning_rate=4e-3, warmup_steps=20)
+    c.sample.update(max_new_tokens=200)
+    return c

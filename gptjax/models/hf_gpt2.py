@@ -1,0 +1,238 @@
+"""GPT-2 as Hugging Face stores it: one table of names, read in both directions.
+
+Their linear maps (`Conv1D`) are (inputs, outputs) as ours are; theirs has queries, keys and values
+side by side in one matrix.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gptjax.config import ModelConfig
+from gptjax.errors import UserError
+from gptjax.models.linear import matrix_shape
+
+Arrays = dict[str, np.ndarray]
+
+# Our activation -> theirs. Theirs have several names for the tanh GELU.
+ACTIVATIONS = {'gelu': 'gelu_new', 'gelu_exact': 'gelu', 'relu': 'relu', 'relu2': 'relu2'}
+SAME_AS = {'gelu_pytorch_tanh': 'gelu_new', 'gelu_fast': 'gelu_new'}
+EPSILON = 1e-5  # of our layer norm
+
+
+class Entry(NamedTuple):
+    """One of their arrays: its name, ours that stand side by side in it, whether transposed."""
+
+    theirs: str
+    ours: tuple[str, ...]
+    transposed: bool = False
+
+
+def table(config: ModelConfig) -> Iterator[Entry]:
+    """All of their arrays, without the prefix `transformer.`."""
+    yield Entry('wte.weight', ('embed.embedding',))
+    yield Entry('wpe.weight', ('embed_pos.embedding',))
+    for i in range(config.n_layer):
+        ours, theirs = f'block_{i}', f'h.{i}'
+        heads = tuple(f'{ours}.attn.{name}' for name in ('query', 'key', 'value'))
+        for name, modules in (
+            ('attn.c_attn', heads),
+            ('attn.c_proj', (f'{ours}.attn.out',)),
+            ('mlp.c_fc', (f'{ours}.mlp.up',)),
+            ('mlp.c_proj', (f'{ours}.mlp.down',)),
+        ):
+            yield Entry(f'{theirs}.{name}.weight', tuple(f'{m}.kernel' for m in modules))
+            yield Entry(f'{theirs}.{name}.bias', tuple(f'{m}.bias' for m in modules))
+        for name, module in (('ln_1', f'{ours}.norm_attn'), ('ln_2', f'{ours}.norm_mlp')):
+            yield Entry(f'{theirs}.{name}.weight', (f'{module}.scale',))
+            yield Entry(f'{theirs}.{name}.bias', (f'{module}.bias',))
+    yield Entry('ln_f.weight', ('norm_final.scale',))
+    yield Entry('ln_f.bias', ('norm_final.bias',))
+    if not config.tied_head:
+        yield Entry('lm_head.weight', ('head.kernel',), transposed=True)
+
+
+def to_ours(theirs: Arrays, config: ModelConfig, shapes: dict[str, tuple[int, ...]]) -> Arrays:
+    """Our parameters, by dotted names, in float32.
+
+    Args:
+      theirs: all arrays of their files.
+      config: as `config_to_ours` gave it.
+      shapes: of our parameters.
+
+    Raises:
+      UserError: lists every array that is missing, is not known, or has another shape.
+    """
+    theirs = {name.removeprefix('transformer.'): array for name, array in theirs.items()}
+    entries = list(table(config))
+    wrong = [
+        f'{entry.theirs} is {list(theirs[entry.theirs].shape)} and not {list(shape)}'
+        for entry in entries
+        if entry.theirs in theirs
+        and theirs[entry.theirs].shape != (shape := _their_shape(entry, shapes))
+    ]
+    _compare({entry.theirs for entry in entries}, set(filter(_matters(config), theirs)), wrong)
+    ours = {}
+    for entry in entries:
+        array = np.asarray(theirs[entry.theirs], np.float32)
+        array = array.T if entry.transposed else array
+        for name, part in zip(entry.ours, np.split(array, len(entry.ours), -1), strict=True):
+            ours[name] = np.ascontiguousarray(part).reshape(shapes[name])
+    return ours
+
+
+def to_theirs(ours: Arrays, config: ModelConfig, vocab_size: int) -> Arrays:
+    """Their arrays, with the names of `GPT2LMHeadModel`; biases that we lack are zeros."""
+    ours = {name: np.asarray(array, np.float32) for name, array in ours.items()}
+    for name in ('embed.embedding', 'head.kernel'):
+        if name in ours:  # Without the padding of model.vocab_multiple.
+            rows = ours[name] if name == 'embed.embedding' else ours[name].T
+            ours[name] = rows[:vocab_size] if name == 'embed.embedding' else rows[:vocab_size].T
+    theirs = {}
+    for entry in table(config):
+        parts = [_as_theirs(name, ours) for name in entry.ours]
+        array = np.concatenate(parts, -1)
+        prefix = '' if entry.theirs.startswith('lm_head') else 'transformer.'
+        array = array.T if entry.transposed else array
+        theirs[prefix + entry.theirs] = np.ascontiguousarray(array)
+    return theirs
+
+
+def config_to_ours(theirs: dict[str, Any]) -> dict[str, Any]:
+    """The model knobs of a Hugging Face `config.json`.
+
+    Raises:
+      UserError: it is no GPT-2, or has an option that our decoder lacks.
+    """
+    if theirs.get('model_type') != 'gpt2':
+        raise UserError(
+            f'config.json has model_type={theirs.get("model_type")!r}, and only gpt2 can be '
+            'imported; convert the model, or choose a GPT-2'
+        )
+    wanted = {
+        'layer_norm_epsilon': (EPSILON, EPSILON),
+        'scale_attn_weights': (True, True),
+        'scale_attn_by_inverse_layer_idx': (False, False),
+        'add_cross_attention': (False, False),
+    }
+    for name, (default, value) in wanted.items():
+        if (found := theirs.get(name, default)) != value:
+            raise UserError(
+                f'config.json has {name}={found}, and our decoder has {value}; '
+                'this model cannot be imported'
+            )
+    activation = theirs.get('activation_function', 'gelu_new')
+    activation = SAME_AS.get(activation, activation)
+    names = {there: here for here, there in ACTIVATIONS.items()}
+    if activation not in names:
+        raise UserError(
+            f'config.json has activation_function={activation!r}, which our decoder lacks; '
+            f'it has {", ".join(names)}'
+        )
+    try:
+        return {
+            'block_size': theirs['n_positions'],
+            'n_layer': theirs['n_layer'],
+            'n_head': theirs['n_head'],
+            'n_embd': theirs['n_embd'],
+            'n_hidden': theirs.get('n_inner') or 0,
+            'activation': names[activation],
+            'tied_head': theirs.get('tie_word_embeddings', True),
+            'dropout': 0.0,
+            **REQUIRED,
+            'bias': True,
+        }
+    except KeyError as error:
+        raise UserError(f'config.json lacks {error}; is it that of a GPT-2?') from None
+
+
+# What GPT-2's architecture fixes. Other values of these cannot be exported.
+REQUIRED = {
+    'kind': 'decoder',
+    'position': 'learned',
+    'norm': 'layer',
+    'norm_place': 'before',
+    'qk_norm': False,
+    'head_bias': False,
+    'scale_embedding': False,
+}
+
+
+def config_to_theirs(config: ModelConfig, vocab_size: int, end: int | None) -> dict[str, Any]:
+    """The `config.json` of an exported model.
+
+    Raises:
+      UserError: names the options that GPT-2 lacks.
+    """
+    differing = [
+        f'model.{name}={getattr(config, name)} (GPT-2 has {value})'
+        for name, value in REQUIRED.items()
+        if getattr(config, name) != value
+    ]
+    if differing:
+        raise UserError(
+            f"GPT-2 cannot express {', '.join(differing)}; train with GPT-2's options, "
+            'as configs/gpt2.py and configs/char_nanogpt.py do'
+        )
+    return {
+        'architectures': ['GPT2LMHeadModel'],
+        'model_type': 'gpt2',
+        'vocab_size': vocab_size,
+        'n_positions': config.block_size,
+        'n_embd': config.n_embd,
+        'n_layer': config.n_layer,
+        'n_head': config.n_head,
+        'n_inner': config.n_hidden or None,
+        'activation_function': ACTIVATIONS[config.activation],
+        'layer_norm_epsilon': EPSILON,
+        'tie_word_embeddings': config.tied_head,
+        'resid_pdrop': config.dropout,
+        'embd_pdrop': config.dropout,
+        'attn_pdrop': config.dropout,
+        'bos_token_id': end,
+        'eos_token_id': end,
+        'torch_dtype': 'float32',
+    }
+
+
+def _matters(config: ModelConfig):
+    """Which of their names hold parameters: masks and a head that is tied do not."""
+    ignored = ('.attn.bias', '.attn.masked_bias', *(('lm_head.weight',) * config.tied_head))
+    return lambda name: not name.endswith(ignored)
+
+
+def _their_shape(entry: Entry, shapes: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
+    *rows, columns = _matrix(entry.ours[0], shapes[entry.ours[0]])
+    shape = (*rows, columns * len(entry.ours))
+    return shape[::-1] if entry.transposed else shape
+
+
+def _matrix(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of one of our arrays with its heads side by side."""
+    *_, module, kind = name.split('.')
+    if kind == 'kernel':
+        return matrix_shape(module, shape)
+    return shape if kind == 'embedding' else (int(np.prod(shape)),)
+
+
+def _as_theirs(name: str, ours: Arrays) -> np.ndarray:
+    if name in ours:
+        return ours[name].reshape(_matrix(name, ours[name].shape))
+    assert name.endswith('.bias'), name  # config.bias is False.
+    sibling = ours.get(name.removesuffix('bias') + 'kernel')
+    if sibling is None:
+        sibling = ours[name.removesuffix('bias') + 'scale']
+        return np.zeros(sibling.shape, np.float32)
+    return np.zeros(_matrix(name.removesuffix('bias') + 'kernel', sibling.shape)[-1:], np.float32)
+
+
+def _compare(expected: set[str], found: set[str], wrong: list[str]) -> None:
+    problems = [f'{name} is missing' for name in sorted(expected - found)]
+    problems += [f'{name} is not known' for name in sorted(found - expected)]
+    problems += wrong
+    if problems:
+        raise UserError(
+            f'the weights do not fit their config.json: {"; ".join(problems)}; '
+            'get all files of one model again'
+        )

@@ -1,0 +1,40 @@
+"""What the curves of a run say, in words, with the knob to turn."""
+
+from gptjax.training.metrics import Row
+
+NOTICEABLE = 0.01  # a change of the loss by this share means something
+CLOSE = 0.05  # training and validation loss that differ by less are alike
+
+
+def diagnose(rows: list[Row]) -> str:
+    """Reads the rows of metrics.jsonl; empty if there are too few evaluations to tell.
+
+    The training loss is the one evaluated without dropout, where there is one.
+    """
+    points = [
+        (row['step'], row['val_loss'], row.get('train_eval_loss', row['train_loss']))
+        for row in rows
+        if 'val_loss' in row and 'train_loss' in row
+    ]
+    if len(points) < 3:
+        return ''
+    best_step, best, train_at_best = min(points, key=lambda point: point[1])
+    last_step, val, train = points[-1]
+    if val > best * (1 + NOTICEABLE) and train < train_at_best:
+        return (
+            f'Overfitting since step {best_step}: training still falls, validation rises. Raise '
+            'model.dropout, use more text or a smaller model; sampling uses the best step'
+        )
+    # What the last fifth of the run brought, however often it was evaluated.
+    before = [point for point in points[:-1] if point[0] <= 0.8 * last_step] or points[:1]
+    if best < before[-1][1] * (1 - NOTICEABLE):
+        return 'Still improving: raise train.steps'
+    if val - train < CLOSE * val:
+        return (
+            'Underfitting: training and validation stand still, close together. Raise '
+            'train.learning_rate, model.n_embd or model.n_layer'
+        )
+    return (
+        'Learnt what it can: validation stands still above training. More text or '
+        'model.dropout would help more than more steps'
+    )
