@@ -37,6 +37,7 @@ bench() { # name, config, further flags
 }
 bench bench_nanogpt configs/char_nanogpt.py:gpu
 bench bench_baby configs/char.py:baby
+bench bench_gpt2 configs/gpt2.py:124m --config.train.batch_size=16 --config.train.steps=100
 
 train() { # name, config, further flags
   echo "== train: $1"

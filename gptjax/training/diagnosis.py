@@ -27,7 +27,7 @@ def diagnose(rows: list[Row]) -> str:
         )
     # What the last fifth of the run brought, however often it was evaluated.
     before = [point for point in points[:-1] if point[0] <= 0.8 * last_step] or points[:1]
-    if best < before[-1][1] * (1 - NOTICEABLE):
+    if best < min(point[1] for point in before) * (1 - NOTICEABLE):
         return 'Still improving: raise train.steps'
     if val - train < CLOSE * val:
         return (
