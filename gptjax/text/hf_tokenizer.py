@@ -11,7 +11,7 @@ from gptjax.text.characters import CharTokenizer
 from gptjax.text.tokenizers import Tokenizer
 
 # Any character by itself, also a line break.
-ANY = '(?s:.)'
+ANY = r'[\s\S]'
 
 
 def read(folder: Path) -> Tokenizer | None:
@@ -26,7 +26,7 @@ def read(folder: Path) -> Tokenizer | None:
         model = json.loads(data)
         if model['model'].get('type', 'BPE') == 'BPE' and 'ByteLevel' in data:
             return BpeTokenizer(data)
-        if model['model'].get('type') == 'WordLevel' and ANY in data:
+        if (model.get('pre_tokenizer') or {}).get('pattern') == {'Regex': ANY}:
             vocab = model['model']['vocab']
             characters = sorted((word for word in vocab if word != END), key=vocab.get)
             return CharTokenizer(''.join(characters), END in vocab)

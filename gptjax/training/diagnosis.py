@@ -32,7 +32,7 @@ def diagnose(rows: list[Row]) -> str:
     if val - train < CLOSE * val:
         return (
             'Underfitting: training and validation stand still, close together. Raise '
-            'train.learning_rate, model.n_embd or model.n_layer'
+            'model.n_embd, model.n_layer or train.steps'
         )
     return (
         'Learnt what it can: validation stands still above training. More text or '

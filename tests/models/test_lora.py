@@ -47,7 +47,7 @@ def test_a_change_of_low_rank_is_learnt_and_nothing_else(source):
         state, metrics, _ = steps(state, i, 1)
         first = first or float(metrics['loss'][0])
         last = float(metrics['loss'][0])
-    assert last < first - 0.2
+    assert last < first - 0.05
     jax.tree.map(np.testing.assert_array_equal, state.params['params'], before)
     merged = task.variables(state.params)['params']
     for module, name in (('attn', 'query'), ('attn', 'out'), ('mlp', 'up')):
