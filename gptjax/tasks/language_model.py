@@ -12,17 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from gptjax.config import Config, MeshConfig, SampleConfig
-from gptjax.errors import UnknownTextError, UserError
+from gptjax.errors import UserError
 from gptjax.generation import sample
 from gptjax.generation.text_stream import TextStream
 from gptjax.models import lora
-from gptjax.models.attention import uses_cudnn, why_not_cudnn
 from gptjax.models.bigram import Bigram
 from gptjax.models.decoder import Decoder
 from gptjax.schema import flatten
-from gptjax.tasks import evaluation, start
+from gptjax.tasks import evaluation, sizes, start
 from gptjax.text import batches, corpora, run_data, token_files, tokenizers
-from gptjax.text.clean import clean
+from gptjax.text.prompts import encode_prompt
 from gptjax.training import runs, steps
 from gptjax.training.losses import chunked_cross_entropy, cross_entropy
 from gptjax.training.optim import make_optimizer, make_schedule
@@ -180,8 +179,7 @@ class LanguageModel:
 
         Args:
           params: of the model.
-          prompts: texts; an empty one stands for the end of the document before or, without
-            documents, for a line break (in a text that has none, for the first token).
+          prompts: texts; see `encode_prompt` for an empty one.
           config: how to draw.
 
         Returns:
@@ -190,7 +188,7 @@ class LanguageModel:
         Raises:
           UnknownTextError: the vocabulary lacks a part of a prompt.
         """
-        ids = [self._encode_prompt(prompt) for prompt in prompts]
+        ids = [encode_prompt(prompt, self.tokenizer, self.config.data) for prompt in prompts]
         texts = [
             TextStream(self.tokenizer, config.stop, prompt_ids[-1])
             for prompt_ids in ids
@@ -225,22 +223,17 @@ class LanguageModel:
             'train.optimizer': self.config.train.optimizer,
             'tokenizer': f'{self.tokenizer.kind} ({self.tokenizer.vocab_size}, {vocabulary})',
             'text': '+'.join(sha256[:12] for sha256 in self.corpus.sha256.split('+')),
-            'validation tokens': len(self.corpus.val),
+            'validation tokens': len(self.corpus.val or ()),
         }
 
     def describe_model(self) -> str:
         """The model in some words, for people: also which implementations were chosen."""
-        n_params, model = self.count_params(), self.config.model
-        size = f'{n_params / 1e6:.1f}M' if n_params >= 1e5 else f'{n_params:,}'
-        size += f' {model.kind} parameters' if model.kind != 'decoder' else ' parameters'
+        words = sizes.in_words(self.count_params())
         if self.config.train.lora_rank:
-            size += f', of which a LoRA change of rank {self.config.train.lora_rank} is trained'
-        if uses_cudnn(model, train=True):
-            return f"{size}, cuDNN's flash attention"
-        if jax.default_backend() == 'gpu':
-            why = 'model.attention=xla' if model.attention == 'xla' else why_not_cudnn(model, True)
-            return f"{size}, XLA's attention ({why})"
-        return size
+            words += f', of which a LoRA change of rank {self.config.train.lora_rank} is trained'
+        if self.config.model.kind == 'bigram':
+            return f'a bigram table of {words}'
+        return words + sizes.attention_in_words(self.config.model)
 
     def describe_data(self) -> str:
         """The data in some words, for people."""
@@ -250,8 +243,7 @@ class LanguageModel:
 
     def count_params(self) -> int:
         """Numbers in the model."""
-        state = jax.eval_shape(self.init_state, steps.run_key(0))
-        return sum(x.size for x in jax.tree.leaves(state.params))
+        return sizes.count(sizes.abstract_params(self))
 
     def tokens_per_step(self) -> int:
         """Targets in a full batch."""
@@ -263,26 +255,9 @@ class LanguageModel:
         Tables that are only looked up in multiply nothing, so N is without them.
         """
         model = self.config.model
-        params = jax.eval_shape(self.init_state, steps.run_key(0)).params['params']
-        tables = self.model.looked_up & params.keys()
-        looked_up = sum(x.size for x in jax.tree.leaves([params[name] for name in tables]))
-        return (
-            6 * (self.count_params() - looked_up)
-            + 12 * model.n_layer * model.block_size * model.n_embd
-        )
-
-    def _encode_prompt(self, prompt: str) -> np.ndarray:
-        text = clean(prompt, self.config.data)
-        self.tokenizer.check(text)
-        ids = self.tokenizer.encode(text)
-        if ids.size:
-            return ids
-        if self.tokenizer.end is not None:
-            return np.array([self.tokenizer.end], np.int32)
-        try:
-            return self.tokenizer.encode('\n')
-        except UnknownTextError:
-            return np.zeros(1, np.int32)
+        params = sizes.abstract_params(self)['params']
+        multiplied = [x for name, x in params.items() if name not in self.model.looked_up]
+        return 6 * sizes.count(multiplied) + 12 * model.n_layer * model.block_size * model.n_embd
 
     @functools.cached_property
     def _optimizer(self):
