@@ -134,7 +134,7 @@ def read_prompts(prompts: Sequence[str], prompt_file: str | None) -> tuple[str, 
     lines = [line.rstrip('\r') for line in text.split('\n')]
     if not any(lines):
         raise UserError(f'--prompt_file={prompt_file} holds no prompt; write one on each line')
-    return (*prompts, *filter(None, lines))
+    return (*prompts, *(lines if lines[-1] else lines[:-1]))
 
 
 def check_workdir(workdir: str) -> None:

@@ -28,9 +28,7 @@ class Config:
     """The whole configuration of a run; hashable, and the content of config.json."""
 
     name: str = knob('custom', 'of the recipe, for messages')
-    task: str = knob(
-        'language_model', 'what is learnt', choices=('language_model', 'translation')
-    )
+    task: str = knob('language_model', 'what is learnt', choices=('language_model', 'translation'))
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     translation: TranslationConfig = TranslationConfig()

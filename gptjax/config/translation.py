@@ -15,7 +15,7 @@ class TranslationConfig:
     shared_vocab: bool = knob(True, 'one vocabulary and one embedding for both languages')
     n_encoder_layer: int = knob(0, 'blocks of the encoder; 0: model.n_layer', low=0, high=1000)
     copy: bool = knob(False, 'an output may also be a source token that is pointed at')
-    buckets: int = knob(6, 'shapes of batches: more of them pad less and compile longer', low=1)
+    buckets: int = knob(8, 'shapes of batches: more of them pad less and compile longer', low=1)
     label_smoothing: float = knob(0.0, 'share of each target spread evenly', low=0.0, below=1.0)
 
     def __post_init__(self):

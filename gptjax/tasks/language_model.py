@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +43,7 @@ class LanguageModel:
     train: token_files.Split | None  # None where the task comes from a work directory
     val: token_files.Split
     text_sha256: str
+    continues: ClassVar[bool] = True
 
     @classmethod
     def create(cls, config: Config, say: Callable[[str], None]) -> 'LanguageModel':
@@ -171,6 +172,10 @@ class LanguageModel:
             f'per character, perplexity {figures["perplexity"]:.3f}, over '
             f'{figures["tokens"]:,} tokens'
         )
+
+    def usable_prompts(self, prompts: Sequence[str]) -> tuple[str, ...]:
+        """Those that are not empty; without any, the one that lets the model begin by itself."""
+        return tuple(filter(None, prompts)) or ('',)
 
     def stream_text(
         self, params: dict, prompts: Sequence[str], config: SampleConfig

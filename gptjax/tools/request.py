@@ -66,7 +66,9 @@ def load_trained(request: Request) -> Trained:
             f'there is no trained model in {workdir}; train it first: '
             f'{request.command} --mode=train'
         )
-    task = tasks.load(load_config(workdir), workdir)
+    # How a model is used is for the command line to say, not for the run that made it.
+    config = dataclasses.replace(load_config(workdir), sample=request.config.sample)
+    task = tasks.load(config, workdir)
     layout = Layout(MeshConfig(), jax.device_count())
     order = checkpoints.best_first() if which == 'best' else checkpoints.steps()
     step, state = checkpoints.restore(abstract_state(task, layout), order)
