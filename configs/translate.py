@@ -15,14 +15,14 @@ def get_config(size: str = ''):
         size = 'base' if has_accelerator() else 'small'
     c = default_config()
     c.name, c.task = f'translate:{size}', 'translation'
-    c.data.update(corpus='verses', tokenizer='bpe', vocab_size=4096)
-    c.model.update(block_size=128, tied_head=True)
+    c.data.update(corpus='verses', tokenizer='bpe', vocab_size=2048)
+    c.model.update(block_size=192, tied_head=True)
     c.translation.copy = True
-    c.train.update(optimizer='muon', eval_every=250, save_every=250, eval_batches=10)
+    c.train.update(optimizer='muon', eval_every=200, save_every=200, eval_batches=10)
     c.sample.update(temperature=0.0, chunk=8)
     if size == 'small':
-        c.model.update(n_layer=2, n_head=4, n_embd=192)
-        c.train.update(steps=2000, batch_size=32, learning_rate=4e-3, warmup_steps=50)
+        c.model.update(n_layer=2, n_head=4, n_embd=160)
+        c.train.update(steps=2400, batch_size=32, learning_rate=4e-3, warmup_steps=50)
     elif size == 'base':
         c.model.update(n_layer=6, n_head=8, n_embd=512, dropout=0.2, dtype='bfloat16')
         c.train.update(steps=8000, batch_size=128, learning_rate=1e-3, warmup_steps=200)
