@@ -174,7 +174,7 @@ class Translation:
         if not whole:
             return {'val_loss': val_loss}
         sources, references = (list(texts) for texts in zip(*self.val_pairs, strict=True))
-        options = dataclasses.replace(self.config.sample, num_samples=1, long_lines='split')
+        options = dataclasses.replace(self.config.sample, num_samples=1)
         outputs = [texts[0] for texts in self.translator(params, options)(sources)]
         chosen = np.linspace(0, len(sources) - 1, min(EXAMPLES, len(sources))).astype(int)
         return {
