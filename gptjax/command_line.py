@@ -113,6 +113,8 @@ def command_to_repeat(argv: Sequence[str]) -> str:
 def read_prompts(prompts: Sequence[str], prompt_file: str | None) -> tuple[str, ...]:
     """All prompts: those of the flag, then the lines of the file (- is standard input).
 
+    Empty lines are among them: what they mean depends on the task.
+
     Raises:
       UserError: the file cannot be read, is not UTF-8 or holds no prompt.
     """

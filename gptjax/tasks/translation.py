@@ -18,10 +18,10 @@ from gptjax.errors import UserError
 from gptjax.files import write_atomically
 from gptjax.models.seq2seq import Seq2Seq
 from gptjax.schema import flatten
-from gptjax.tasks.scores import require_sacrebleu, score
+from gptjax.tasks.scores import EXAMPLES, compare, describe, require_sacrebleu
 from gptjax.tasks.translator import Translator
 from gptjax.text import tokenizers
-from gptjax.text.buckets import Batch, Buckets
+from gptjax.text.buckets import Batch, Buckets, encode
 from gptjax.text.corpora import cache_folder
 from gptjax.text.pairs import Pair, parse_tsv, read_splits, to_tsv
 from gptjax.text.reading import file_sha256
@@ -32,7 +32,6 @@ from gptjax.training.sharding import Layout
 
 EVAL_PAIRS = 64  # computed at a time in an evaluation
 LINES = 512  # translated before the first of them is printed
-EXAMPLES = 4  # shown with the figures
 # What of a configuration decides the parameters, besides config.model.
 MODEL_KNOBS = ('shared_vocab', 'n_encoder_layer', 'copy')
 
@@ -77,10 +76,9 @@ class Translation:
         else:
             tokenizer, target_tokenizer = (learn(pair[i] for pair in seen) for i in (0, 1))
         task = cls(config, tokenizer, target_tokenizer, None, splits.val, splits.sha256)
-        task._check_lengths('validation', task.val)
-        task = dataclasses.replace(task, train=task._encode(splits.train))
-        task._check_lengths('training', task.train)
+        task = dataclasses.replace(task, train=task._encode('training', splits.train))
         shapes = len(task.train.shapes)
+        task.val  # noqa: B018 - complains of what is too long before anything is trained
         if config.train.steps_per_call > 1 and shapes > 1:
             raise UserError(
                 f'train.steps_per_call={config.train.steps_per_call} needs batches of one shape, '
@@ -123,7 +121,7 @@ class Translation:
     @functools.cached_property
     def val(self) -> Buckets:
         """The held-out pairs, encoded."""
-        return self._encode(self.val_pairs)
+        return self._encode('validation', self.val_pairs)
 
     def init_state(self, key: jax.Array) -> steps.TrainState:
         """Fresh parameters and optimizer state."""
@@ -176,34 +174,16 @@ class Translation:
         sources, references = (list(texts) for texts in zip(*self.val_pairs, strict=True))
         options = dataclasses.replace(self.config.sample, num_samples=1)
         outputs = [texts[0] for texts in self.translator(params, options)(sources)]
-        chosen = np.linspace(0, len(sources) - 1, min(EXAMPLES, len(sources))).astype(int)
         return {
             'val_loss': val_loss,
             'perplexity': math.exp(min(val_loss, 700.0)),
             'tokens': int(tokens),
-            **score(outputs, references),
-            'copy': score(sources, references),
-            'examples': [
-                {'source': sources[i], 'reference': references[i], 'output': outputs[i]}
-                for i in chosen
-            ],
+            **compare(sources, references, outputs),
         }
 
     def describe_figures(self, figures: dict[str, Any]) -> str:
         """The figures of `evaluate` as lines for people."""
-        copy = figures['copy']
-        lines = [
-            f'loss {figures["val_loss"]:.4f} nats per token, perplexity '
-            f'{figures["perplexity"]:.3f}, over {figures["tokens"]:,} tokens of '
-            f'{len(self.val_pairs):,} pairs',
-            f'  BLEU {figures["bleu"]:5.1f}   chrF {figures["chrf"]:5.1f}   '
-            f'exact {figures["exact_match"]:6.1%}',
-            f'  BLEU {copy["bleu"]:5.1f}   chrF {copy["chrf"]:5.1f}   '
-            f'exact {copy["exact_match"]:6.1%}   for a copy of the source',
-        ]
-        for example in figures['examples']:
-            lines += ['', *(f'  {name:9} {text}' for name, text in example.items())]
-        return '\n'.join(lines)
+        return describe(figures, len(self.val_pairs))
 
     def usable_prompts(self, prompts: Sequence[str]) -> tuple[str, ...]:
         """All lines, also empty ones: those of the output stand beside them."""
@@ -285,22 +265,12 @@ class Translation:
         )
         return 6.0 * (sizes['encoder'] * source / target + sizes['decoder'] - looked_up)
 
-    def _encode(self, pairs: Sequence[Pair]) -> Buckets:
-        end = self.tokenizer.end
-        sources = [np.append(self.tokenizer.encode(source), end) for source, _ in pairs]
-        targets = [self.target_tokenizer.encode(target) for _, target in pairs]
-        count = self.config.translation.buckets
-        return Buckets.make(sources, targets, self.target_tokenizer.end, count)
-
-    def _check_lengths(self, name: str, pairs: Buckets) -> None:
-        longest, block_size = int(pairs.lengths.max()), self.config.model.block_size
-        if longest > block_size:
-            count = int((pairs.lengths.max(1) > block_size).sum())
-            raise UserError(
-                f'{count} {name} pairs are longer than model.block_size={block_size}: up to '
-                f'{longest} tokens with the one that ends a text; use '
-                f'--config.model.block_size={longest}, or take these pairs out'
-            )
+    def _encode(self, name: str, pairs: Sequence[Pair]) -> Buckets:
+        """The pairs in buckets, all of which fit into the block, or a UserError."""
+        tokenizers, count = (self.tokenizer, self.target_tokenizer), self.config.translation.buckets
+        encoded = encode(pairs, *tokenizers, count)
+        encoded.require_fit(name, self.config.model.block_size)
+        return encoded
 
     @functools.cached_property
     def _optimizer(self):

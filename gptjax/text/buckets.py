@@ -11,6 +11,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from gptjax.errors import UserError
+from gptjax.text.tokenizers import Tokenizer
+
 Batch = dict[str, np.ndarray]
 
 
@@ -38,6 +41,17 @@ class Buckets:
         """(P, 2): tokens of each pair's source and target, each with the token that ends it."""
         pairs = zip(self.sources, self.targets, strict=True)
         return np.array([(len(s), len(t) + 1) for s, t in pairs])
+
+    def require_fit(self, name: str, block_size: int) -> None:
+        """Raises UserError if a pair is over the block; nothing is ever cut off it."""
+        too_long_P = self.lengths.max(1) > block_size
+        if too_long_P.any():
+            longest = self.lengths.max()
+            raise UserError(
+                f'{too_long_P.sum()} {name} pairs are longer than model.block_size={block_size}: '
+                f'up to {longest} tokens with the one that ends a text; use '
+                f'--config.model.block_size={longest}, or take these pairs out'
+            )
 
     @property
     def padding(self) -> float:
@@ -94,6 +108,15 @@ class Buckets:
             order = np.resize(order, count * batch_size)
             batches += [(bucket, part) for part in np.split(order, count)]
         return [batches[i] for i in draw.permutation(len(batches))]
+
+
+def encode(
+    pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, target_tokenizer: Tokenizer, count: int
+) -> Buckets:
+    """Pairs of texts, in at most `count` buckets; both tokenizers have a token that ends a text."""
+    sources = [np.append(tokenizer.encode(source), tokenizer.end) for source, _ in pairs]
+    targets = [target_tokenizer.encode(target) for _, target in pairs]
+    return Buckets.make(sources, targets, target_tokenizer.end, count)
 
 
 def _cut(lengths_P2: np.ndarray, count: int) -> tuple[np.ndarray, list[int]]:
