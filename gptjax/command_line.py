@@ -113,6 +113,8 @@ def command_to_repeat(argv: Sequence[str]) -> str:
 def read_prompts(prompts: Sequence[str], prompt_file: str | None) -> tuple[str, ...]:
     """All prompts: those of the flag, then the lines of the file (- is standard input).
 
+    Empty lines are among them: what they mean depends on the task.
+
     Raises:
       UserError: the file cannot be read, is not UTF-8 or holds no prompt.
     """
@@ -134,7 +136,7 @@ def read_prompts(prompts: Sequence[str], prompt_file: str | None) -> tuple[str, 
     lines = [line.rstrip('\r') for line in text.split('\n')]
     if not any(lines):
         raise UserError(f'--prompt_file={prompt_file} holds no prompt; write one on each line')
-    return (*prompts, *filter(None, lines))
+    return (*prompts, *(lines if lines[-1] else lines[:-1]))
 
 
 def check_workdir(workdir: str) -> None:

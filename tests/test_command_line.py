@@ -161,7 +161,7 @@ def test_prompts_from_flags_and_a_file(tmp_path):
     assert command_line.read_prompts(['one'], str(path)) == ('one', 'two', 'three')
     assert command_line.read_prompts(['one'], None) == ('one',)
     path.write_bytes('\ufefffour\r\n\n five\x0c\n'.encode())
-    assert command_line.read_prompts([], str(path)) == ('four', ' five\x0c')
+    assert command_line.read_prompts([], str(path)) == ('four', '', ' five\x0c')
     path.write_text('\n')
     with pytest.raises(UserError, match='holds no prompt; write one on each line'):
         command_line.read_prompts([], str(path))

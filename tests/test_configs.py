@@ -18,6 +18,8 @@ ARGUMENTS = {
     'textbook': ['sgd', 'adamw'],
     'word': [''],
 }
+# Those that take pairs, and answer a prompt on a line of its own.
+PAIRS = {'reverse': [''], 'translate': ['small', 'base']}
 # The real architecture at a size that compiles quickly; the real recipe on a text at hand.
 SMALL = [
     '--config.train.steps=2',
@@ -33,7 +35,7 @@ SMALL = [
 
 
 def test_every_config_is_listed_here():
-    assert {path.stem for path in (ROOT / 'configs').glob('*.py')} == ARGUMENTS.keys()
+    assert {path.stem for path in (ROOT / 'configs').glob('*.py')} == {*ARGUMENTS, *PAIRS}
 
 
 @pytest.mark.parametrize(
@@ -55,6 +57,21 @@ def test_config_trains_evaluates_and_samples(config, tmp_path, verse_file):
     assert done.stderr.splitlines()[-1].startswith(f'  python main.py --config={config} ')
     done = run_main(*common, '--mode=sample', '--json', '--prompt=ROMEO:')
     assert json.loads(done.stdout)['samples'][0]['text']
+
+
+@pytest.mark.parametrize(
+    'config', [f'configs/{name}.py:{a}'.rstrip(':') for name, args in PAIRS.items() for a in args]
+)
+def test_config_learns_to_translate(config, tmp_path):
+    pairs = tmp_path / 'pairs.tsv'
+    pairs.write_text(''.join(f'{"ab" * n}\t{"ba" * n}\n' for n in (1, 2, 3, 4, 5, 6) * 3))
+    common = [f'--config={config}', f'--workdir={tmp_path / "run"}', *SMALL]
+    done = run_main(*common, f'--config.data.path={pairs}', '--mode=train')
+    assert done.returncode == 0, done.stderr
+    assert f'training {config[8:].replace(".py", "")}' in done.stderr
+    assert 'for a copy of the source' in done.stderr
+    done = run_main(*common, '--mode=sample', '--json', '--prompt=abab')
+    assert json.loads(done.stdout)['samples'][0]['prompt'] == 'abab'
 
 
 def test_the_header_of_a_config_has_its_command():

@@ -18,6 +18,7 @@ from gptjax.config.data import DataConfig
 from gptjax.config.model import ModelConfig
 from gptjax.config.sample import BenchConfig, SampleConfig
 from gptjax.config.train import MeshConfig, TrainConfig
+from gptjax.config.translation import TranslationConfig
 from gptjax.errors import UserError
 from gptjax.schema import build, check_bounds, knob
 
@@ -27,9 +28,10 @@ class Config:
     """The whole configuration of a run; hashable, and the content of config.json."""
 
     name: str = knob('custom', 'of the recipe, for messages')
-    task: str = knob('language_model', 'what is learnt', choices=('language_model',))
+    task: str = knob('language_model', 'what is learnt', choices=('language_model', 'translation'))
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
+    translation: TranslationConfig = TranslationConfig()
     train: TrainConfig = TrainConfig()
     sample: SampleConfig = SampleConfig()
     mesh: MeshConfig = MeshConfig()

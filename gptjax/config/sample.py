@@ -17,6 +17,13 @@ class SampleConfig:
     min_p: float = knob(0.0, 'drop tokens below this share of the likeliest', low=0.0, high=1.0)
     repetition_penalty: float = knob(1.0, 'weakens seen tokens; 1 is off', low=0.01, high=100.0)
     num_samples: int = knob(1, 'texts for each prompt', low=1, high=4096)
+    beam: int = knob(
+        1, 'hypotheses of a translation followed at a time; 1: greedy, or drawn', low=1, high=1024
+    )
+    length_penalty: float = knob(0.6, 'how far a beam favours long texts; 0 is off', low=0, high=10)
+    long_lines: str = knob(
+        'refuse', 'lines to translate that are over the block', choices=('refuse', 'split')
+    )
     stop: tuple[str, ...] = knob((), 'strings that end a text (they are not printed)')
     seed: int = knob(1337, 'of the random draws', low=0, high=2**31 - 1)
     unknown: str = knob(
@@ -29,6 +36,11 @@ class SampleConfig:
         check_bounds(self)
         if '' in self.stop:
             raise UserError('sample.stop has an empty string, which ends every text; remove it')
+        if 1 < self.beam < self.num_samples:
+            raise UserError(
+                f'sample.num_samples={self.num_samples} is more than the sample.beam={self.beam} '
+                f'that there are; try --config.sample.beam={self.num_samples}'
+            )
 
 
 @dataclasses.dataclass(frozen=True)

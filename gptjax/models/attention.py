@@ -89,12 +89,40 @@ def unit_rms(x):
 
 
 class Attention(nn.Module):
-    """Multi-head attention of queries over themselves and, with a cache, over what came before."""
+    """Multi-head attention of queries over themselves and, with a cache, over what came before.
+
+    Cross-attention is the same with the keys and values of another sequence.
+    """
 
     config: ModelConfig
 
-    @nn.compact
-    def __call__(self, x_BTD, pos_BT, visible_BTS, store=None, *, train: bool = False):
+    def setup(self):
+        config = self.config
+        heads = (config.n_head, config.n_embd // config.n_head)
+        self.query = dense(config, heads, None)
+        self.key = dense(config, heads, None)
+        self.value = dense(config, heads, None)
+        self.out = dense(config, config.n_embd, None, axis=(-2, -1), std=residual_std(config))
+        self.drop = nn.Dropout(config.dropout)
+
+    def queries(self, x_BTD, pos_BT):
+        """(B, N, T, H), placed."""
+        return self._place(self.query(x_BTD).swapaxes(1, 2), pos_BT)
+
+    def keys(self, x_BSD, pos_BS):
+        """(B, N, S, H), placed."""
+        return self._place(self.key(x_BSD).swapaxes(1, 2), pos_BS)
+
+    def keys_values(self, x_BSD, pos_BS):
+        """What `__call__` may take as its memory: the keys and values of a sequence."""
+        return self.keys(x_BSD, pos_BS), self.value(x_BSD).swapaxes(1, 2)
+
+    def _place(self, x_BNTH, pos_BT):
+        if self.config.qk_norm:
+            x_BNTH = unit_rms(x_BNTH)
+        return rotate(x_BNTH, pos_BT) if self.config.position == 'rotary' else x_BNTH
+
+    def __call__(self, x_BTD, pos_BT, visible_BTS, store=None, memory=None, *, train: bool = False):
         """Mixes information between positions.
 
         Args:
@@ -103,27 +131,19 @@ class Attention(nn.Module):
           visible_BTS: which keys each query may see; None for itself and those before it.
           store: takes new keys and values (each (B, N, T, H)) and returns all of them (each
             (B x N, S, H)); without it attention is over the T new ones alone.
+          memory: keys and values (each (B, N, S, H)) to use instead of those of x.
           train: whether dropout is on.
         """
         config = self.config
-        heads = (config.n_head, config.n_embd // config.n_head)
-
-        def project(name):
-            return dense(config, heads, name)(x_BTD).swapaxes(1, 2)
-
-        out = dense(config, config.n_embd, 'out', axis=(-2, -1), std=residual_std(config))
-        q_BNTH, k_BNTH, v_BNTH = project('query'), project('key'), project('value')
-        if config.qk_norm:
-            q_BNTH, k_BNTH = unit_rms(q_BNTH), unit_rms(k_BNTH)
-        if config.position == 'rotary':
-            q_BNTH, k_BNTH = rotate(q_BNTH, pos_BT), rotate(k_BNTH, pos_BT)
+        q_BNTH = self.queries(x_BTD, pos_BT)
+        k_BNTH, v_BNTH = self.keys_values(x_BTD, pos_BT) if memory is None else memory
         plain = not (self.is_initializing() or self.is_mutable_collection('intermediates'))
         if plain and visible_BTS is None and uses_cudnn(config, train):
             qkv_BTNH = (x_BNTH.swapaxes(1, 2) for x_BNTH in (q_BNTH, k_BNTH, v_BNTH))
             mixed_BTNH = jax.nn.dot_product_attention(
                 *qkv_BTNH, is_causal=True, implementation='cudnn'
             )
-            return out(mixed_BTNH)
+            return self.out(mixed_BTNH)
         if visible_BTS is None:
             visible_BTS = jnp.tri(x_BTD.shape[1], dtype=bool)[None]
         q_XTH, k_XSH, v_XSH, visible_XTS = q_BNTH, k_BNTH, v_BNTH, visible_BTS[:, None]
@@ -136,7 +156,7 @@ class Attention(nn.Module):
             k_XSH,
             v_XSH,
             visible_XTS,
-            drop_weights=nn.Dropout(config.dropout, deterministic=not train),
+            drop_weights=functools.partial(self.drop, deterministic=not train),
             sow_weights=functools.partial(self.sow, 'intermediates', 'weights_BNTS'),
         )
-        return out(mixed_XTH.reshape(q_BNTH.shape).swapaxes(1, 2))
+        return self.out(mixed_XTH.reshape(q_BNTH.shape).swapaxes(1, 2))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gptjax.config import ModelConfig
-from gptjax.models.layers import NOBODY, Block, dense, norm, sinusoids
+from gptjax.models.layers import NOBODY, Block, dense, norm, with_positions
 
 
 @flax.struct.dataclass
@@ -33,10 +33,14 @@ class Cache:
 
 
 class Decoder(nn.Module):
-    """A GPT (Radford et al., 2019), with the options of `ModelConfig`."""
+    """A GPT (Radford et al., 2019), with the options of `ModelConfig`.
+
+    With `cross` its blocks also attend to another sequence, whose keys and values are given.
+    """
 
     config: ModelConfig
     vocab_size: int
+    cross: bool = False
 
     @property
     def head_name(self) -> str:
@@ -59,7 +63,7 @@ class Decoder(nn.Module):
             self.embed_pos = nn.Embed(
                 config.block_size, config.n_embd, dtype=config.dtype, embedding_init=init
             )
-        self.blocks = [Block(config, name=f'block_{i}') for i in range(config.n_layer)]
+        self.blocks = [Block(config, self.cross, name=f'block_{i}') for i in range(config.n_layer)]
         if config.norm_place != 'after':
             self.norm_final = norm(config, None)
         if not config.tied_head:
@@ -82,8 +86,19 @@ class Decoder(nn.Module):
         x_BTD, cache = self.hidden(tokens_BT, pos_BT, cache, train=train)
         return self.logits(x_BTD), cache
 
-    def hidden(self, tokens_BT, pos_BT=None, cache: Cache | None = None, *, train: bool = False):
-        """As `__call__`, but stops before the output head: (B, T, D) and the new cache."""
+    def hidden(
+        self,
+        tokens_BT,
+        pos_BT=None,
+        cache: Cache | None = None,
+        others=None,
+        *,
+        train: bool = False,
+    ):
+        """As `__call__`, but stops before the output head: (B, T, D) and the new cache.
+
+        `others` has for each block what its cross-attention needs, if there is any.
+        """
         config = self.config
         in_order = pos_BT is None
         if in_order:
@@ -91,13 +106,8 @@ class Decoder(nn.Module):
         # Padding gets some place: what is computed there is never seen, but has to be finite.
         place_BT = jnp.clip(pos_BT, 0, config.block_size - 1)
 
-        x_BTD = self.embed(tokens_BT)
-        if config.scale_embedding:
-            x_BTD *= config.n_embd**0.5
-        if config.position == 'learned':
-            x_BTD += self.embed_pos(place_BT)
-        elif config.position == 'sinusoidal':
-            x_BTD += sinusoids(place_BT, config.n_embd).astype(x_BTD.dtype)
+        table = self.embed_pos if config.position == 'learned' else None
+        x_BTD = with_positions(config, self.embed(tokens_BT), place_BT, table)
         x_BTD = self.drop(x_BTD, deterministic=not train)
 
         key_pos_BS = pos_BT
@@ -112,13 +122,20 @@ class Decoder(nn.Module):
                 values.append(_write_heads(cache.v_MSH[i], v_BNTH, cache.slot))
                 return keys[i], values[i]
 
-            x_BTD = block(x_BTD, place_BT, visible_BTS, store if cache else None, train=train)
+            other = others[i] if others else None
+            x_BTD = block(
+                x_BTD, place_BT, visible_BTS, store if cache else None, other, train=train
+            )
         if cache is not None:
             slot = cache.slot + tokens_BT.shape[1]
             cache = Cache(tuple(keys), tuple(values), key_pos_BS, slot)
         if config.norm_place != 'after':
             x_BTD = self.norm_final(x_BTD)
         return x_BTD, cache
+
+    def cross_keys_values(self, x_BSD, pos_BS):
+        """Of another sequence, for the cross-attention of each block."""
+        return tuple(block.cross_attn.keys_values(x_BSD, pos_BS) for block in self.blocks)
 
     def logits(self, x_BTD):
         """The output head: (B, T, D) -> (B, T, V); tokens that only pad get minus infinity."""

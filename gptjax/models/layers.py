@@ -41,6 +41,17 @@ def sinusoids(pos_BT, n_embd: int):
     return jnp.stack([jnp.sin(angle_BTD), jnp.cos(angle_BTD)], -1).reshape(*pos_BT.shape, n_embd)
 
 
+def with_positions(config: ModelConfig, x_BTD, place_BT, table: nn.Embed | None):
+    """Embedded tokens, scaled, with what says where they are (rotary positions come later)."""
+    if config.scale_embedding:
+        x_BTD *= config.n_embd**0.5
+    if config.position == 'learned':
+        x_BTD += table(place_BT)
+    elif config.position == 'sinusoidal':
+        x_BTD += sinusoids(place_BT, config.n_embd).astype(x_BTD.dtype)
+    return x_BTD
+
+
 def norm(config: ModelConfig, name: str | None) -> nn.Module:
     """Layer norm (with the configuration's biases) or RMS norm, statistics in float32."""
     if config.norm == 'rms':
@@ -62,20 +73,32 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then the feed-forward layer, each added to the residual stream."""
+    """Attention, then the feed-forward layer, each added to the residual stream.
+
+    With `cross` there is attention over another sequence between them.
+    """
 
     config: ModelConfig
+    cross: bool = False
 
-    @nn.compact
-    def __call__(self, x_BTD, pos_BT, visible_BTS, store=None, *, train: bool = False):
-        """The arguments are those of `Attention`."""
+    def setup(self):
         config = self.config
-        attention = Attention(config, name='attn')
-        feed_forward = FeedForward(config, name='mlp')
+        self.norm_attn, self.attn = norm(config, None), Attention(config)
+        if self.cross:
+            self.norm_cross, self.cross_attn = norm(config, None), Attention(config)
+        self.norm_mlp, self.mlp = norm(config, None), FeedForward(config)
+        self.drop = nn.Dropout(config.dropout)
+
+    def __call__(self, x_BTD, pos_BT, visible_BTS, store=None, other=None, *, train: bool = False):
+        """The arguments are those of `Attention`.
+
+        `other` is of the other sequence: keys, values and which of them are visible, (B, 1, S).
+        There may be more rows of x than of it: they then belong to it in groups, as beams do.
+        """
 
         def add(x_BTD, branch, norm_branch):
-            drop = nn.Dropout(config.dropout, deterministic=not train)
-            match config.norm_place:
+            drop = functools.partial(self.drop, deterministic=not train)
+            match self.config.norm_place:
                 case 'before':
                     return x_BTD + drop(branch(norm_branch(x_BTD)))
                 case 'after':
@@ -83,9 +106,19 @@ class Block(nn.Module):
                 case 'branch':
                     return x_BTD + norm_branch(drop(branch(x_BTD)))
 
+        def cross_attend(y_BTD):
+            *memory, other_visible_BTS = other
+            rows = len(memory[0])
+            pos = pos_BT.reshape(rows, -1) if len(y_BTD) > rows else pos_BT
+            y = y_BTD.reshape(rows, -1, y_BTD.shape[-1])
+            mixed = self.cross_attn(y, pos, other_visible_BTS, memory=memory, train=train)
+            return mixed.reshape(y_BTD.shape)
+
         x_BTD = add(
             x_BTD,
-            lambda y_BTD: attention(y_BTD, pos_BT, visible_BTS, store, train=train),
-            norm(config, 'norm_attn'),
+            lambda y_BTD: self.attn(y_BTD, pos_BT, visible_BTS, store, train=train),
+            self.norm_attn,
         )
-        return add(x_BTD, feed_forward, norm(config, 'norm_mlp'))
+        if self.cross:
+            x_BTD = add(x_BTD, cross_attend, self.norm_cross)
+        return add(x_BTD, self.mlp, self.norm_mlp)

@@ -5,7 +5,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,7 @@ class LanguageModel:
 
     config: Config
     corpus: token_files.Corpus
+    continues: ClassVar[bool] = True
 
     @classmethod
     def create(cls, config: Config, say: Callable[[str], None]) -> 'LanguageModel':
@@ -169,6 +170,10 @@ class LanguageModel:
     def describe_figures(self, figures: dict[str, float]) -> str:
         """The figures of `evaluate` as a line for people."""
         return evaluation.describe(figures)
+
+    def usable_prompts(self, prompts: Sequence[str]) -> tuple[str, ...]:
+        """Those that are not empty; without any, the one that lets the model begin by itself."""
+        return tuple(filter(None, prompts)) or ('',)
 
     def stream_text(
         self, params: dict, prompts: Sequence[str], config: SampleConfig

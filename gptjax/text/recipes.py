@@ -6,7 +6,9 @@ import gzip
 import importlib
 import io
 import json
+import random
 import re
+import string
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterable
@@ -112,6 +114,16 @@ def _verses(king_james: Path, world_english: Path) -> Texts:
     return Texts(''.join(train), ''.join(val))
 
 
+def _reverse() -> Texts:
+    """Different words of 2 to 12 random letters and, after a tab, each of them backwards."""
+    draw = random.Random(0)
+    words = dict.fromkeys(
+        ''.join(draw.choices(string.ascii_lowercase, k=draw.randint(2, 12))) for _ in range(40_000)
+    )
+    lines = [f'{word}\t{word[::-1]}\n' for word in words]
+    return Texts(''.join(lines[:-500]), ''.join(lines[-500:]))
+
+
 def clean_verse(text: str) -> str:
     """Without notes in braces, and with single spaces."""
     return ' '.join(re.sub(r'\{[^}]*\}', ' ', text).split())
@@ -125,4 +137,5 @@ RECIPES: dict[str, Callable[..., Texts]] = {
     'hafez_vocalised': _hafez_vocalised,
     'fortunes': _fortunes,
     'verses': _verses,
+    'reverse': _reverse,
 }

@@ -47,7 +47,9 @@ def load_trained(request: Request) -> Trained:
             f'there is no trained model in {workdir}; train it first: '
             f'{request.command} --mode=train'
         )
-    task = tasks.load(runs.load_config(workdir), workdir)
+    # How a model is used is for the command line to say, not for the run that made it.
+    config = dataclasses.replace(runs.load_config(workdir), sample=request.config.sample)
+    task = tasks.load(config, workdir)
     layout = Layout(MeshConfig(), jax.device_count())
     step, state = runs.restore(task, workdir, request.config.sample.checkpoint, layout)
     return Trained(task, jax.block_until_ready(state.params), step, layout)

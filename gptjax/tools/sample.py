@@ -1,10 +1,12 @@
 """--mode=sample: continues prompts with a trained model."""
 
 import dataclasses
+import itertools
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+from gptjax.config import SampleConfig
 from gptjax.tools.request import Request, Trained, load_trained
 from gptjax.training.progress import say
 
@@ -13,19 +15,21 @@ def run(request: Request) -> int:
     """Prints the texts as they come, or one JSON object with --json."""
     trained = load_trained(request)
     config = request.config.sample
-    prompts = request.prompts or ('',)
+    prompts = trained.task.usable_prompts(request.prompts)
     if config.unknown == 'skip':
         prompts = tuple(_without_unknown(trained, prompt) for prompt in prompts)
     pieces = trained.task.stream_text(trained.params, prompts, config)
     rows = [prompt for prompt in prompts for _ in range(config.num_samples)]
     say(f'Step {trained.step} of {request.workdir}')
     if request.as_json:
-        texts = map(''.join, zip(*pieces, strict=True))
+        texts = whole_texts(trained, pieces)
         samples = [{'prompt': p, 'text': t} for p, t in zip(rows, texts, strict=True)]
         sampling = dataclasses.asdict(config)
         print(json.dumps({'samples': samples, 'step': trained.step, 'sampling': sampling}))
-    else:
+    elif trained.task.continues:
         show(rows, pieces)
+    else:
+        show_answers(rows, pieces, beside=not request.prompts)
     return 0
 
 
@@ -47,6 +51,36 @@ def show(prompts: Sequence[str], pieces: Iterable[list[str]]) -> None:
     texts = map(''.join, zip(*pieces, strict=True))
     for i, (prompt, text) in enumerate(zip(prompts, texts, strict=True), 1):
         _write(f'--- {i} of {len(prompts)} ---\n{prompt}{text}\n')
+
+
+def show_answers(prompts: Sequence[str], parts: Iterable[list[str]], beside: bool) -> None:
+    """Prints each row's answer on a line of its own, in order, as they come.
+
+    Args:
+      prompts: one for each row.
+      parts: the answers of some rows after the other, as `stream_text` gives them.
+      beside: whether each prompt is printed before its answer.
+    """
+    answers = itertools.chain.from_iterable(parts)
+    for prompt, answer in zip(prompts, answers, strict=True):
+        _write(f'{prompt}\n  {answer}\n' if beside else f'{answer}\n')
+
+
+def show_own(trained: Trained, config: SampleConfig) -> None:
+    """Prints what the model makes of its task's own prompts."""
+    prompts = trained.task.usable_prompts(())
+    pieces = trained.task.stream_text(trained.params, prompts, config)
+    if trained.task.continues:
+        show(prompts, pieces)
+    else:
+        show_answers(prompts, pieces, beside=True)
+
+
+def whole_texts(trained: Trained, pieces: Iterable[list[str]]) -> Iterator[str]:
+    """The text of each row, of what `stream_text` gave."""
+    if trained.task.continues:
+        return map(''.join, zip(*pieces, strict=True))
+    return itertools.chain.from_iterable(pieces)
 
 
 def _write(text: str) -> None:

@@ -136,6 +136,6 @@ def _show_result(request: Request, verdict: str) -> None:
     options = dataclasses.replace(
         request.config.sample, max_new_tokens=SAMPLE_TOKENS, num_samples=1
     )
-    sample.show([''], trained.task.stream_text(trained.params, [''], options))
+    sample.show_own(trained, options)
     say('\nFor more, type:')
     say(f'  {request.command} --mode=sample')

@@ -11,19 +11,27 @@ import jax.numpy as jnp
 import optax
 
 
-def cross_entropy(logits_BTV, targets_BT, lengths_B):
+def cross_entropy(logits_BTV, targets_BT, lengths_B, smoothing: float = 0.0):
     """Negative log-likelihood of the targets that count.
 
     Args:
       logits_BTV: in any float type.
       targets_BT: token ids.
       lengths_B: how many targets of each row count, from its start.
+      smoothing: share of each target that is spread evenly over the vocabulary (Szegedy et al.,
+        2015, https://arxiv.org/abs/1512.00567).
 
     Returns:
       (sum in nats, number of targets), both float32 scalars.
     """
     counts_BT = jnp.arange(targets_BT.shape[1]) < lengths_B[:, None]
-    return _sum_nll(logits_BTV, targets_BT, counts_BT), jnp.sum(counts_BT, dtype=jnp.float32)
+    total = _sum_nll(logits_BTV, targets_BT, counts_BT)
+    if smoothing:
+        log_probs_BTV = jax.nn.log_softmax(logits_BTV.astype(jnp.float32))
+        # Tokens that only pad the vocabulary have no probability, and get no share.
+        even_BT = -jnp.mean(log_probs_BTV, axis=-1, where=~jnp.isneginf(log_probs_BTV))
+        total = (1 - smoothing) * total + smoothing * jnp.sum(even_BT * counts_BT)
+    return total, jnp.sum(counts_BT, dtype=jnp.float32)
 
 
 def chunked_cross_entropy(logits_fn, params, x_BTD, targets_BT, lengths_B, chunk: int):

@@ -1,10 +1,13 @@
 """What the loop needs to know of a task. `gptjax/tasks/` has the tenants."""
 
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import jax
 
-from gptjax.config import Config
+from gptjax.config import Config, SampleConfig
+from gptjax.text.tokenizers import Tokenizer
 from gptjax.training.sharding import Layout
 from gptjax.training.steps import Metrics, TrainState
 
@@ -15,6 +18,8 @@ class Task(Protocol):
     """A model, its batches, its train step and its way of being evaluated."""
 
     config: Config
+    tokenizer: Tokenizer  # of prompts
+    continues: bool  # whether an answer continues its prompt, or stands for itself
 
     def init_state(self, key: jax.Array) -> TrainState:
         """The state before the first step. Pure: it is traced."""
@@ -39,6 +44,22 @@ class Task(Protocol):
 
     def describe_figures(self, figures: dict[str, float]) -> str:
         """What `evaluate` found over the whole split, as a line for people."""
+
+    def usable_prompts(self, prompts: Sequence[str]) -> tuple[str, ...]:
+        """The prompts to answer, of those given; there is at least one, if need be of its own."""
+
+    def stream_text(
+        self, params: dict, prompts: Sequence[str], config: SampleConfig
+    ) -> Iterator[list[str]]:
+        """The answers to prompts, num_samples each; complains of the prompts at once.
+
+        Yields:
+          if the task `continues`, the next piece of each row; otherwise the whole texts of the
+          next rows.
+        """
+
+    def with_text(self, path: Path) -> 'Task':
+        """The same task, to be evaluated on all of another text."""
 
     def fingerprint(self) -> dict[str, Any]:
         """What has to be the same for a run to be continued: dotted names and JSON values."""

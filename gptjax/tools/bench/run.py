@@ -18,6 +18,7 @@ import numpy as np
 
 from gptjax import tasks
 from gptjax.config import Config
+from gptjax.errors import UserError
 from gptjax.files import write_atomically
 from gptjax.tools.bench import report
 from gptjax.tools.bench.worker import Arrays, Job, Worker
@@ -35,6 +36,11 @@ MOST_DIFFERENT = 1e-4  # relative; more, and the two sides do not do the same wo
 def run(request: Request) -> int:
     """Proves that both sides do the same work, times them, and writes bench.json and bench.png."""
     config, workdir = request.config, request.workdir
+    if config.task != 'language_model':
+        raise UserError(
+            f'--mode=bench compares language models, and {config.name} is a {config.task}; '
+            'use a config such as configs/char.py'
+        )
     has_torch = importlib.util.find_spec('torch') is not None
     if not has_torch:
         say("PyTorch is not installed: measuring JAX alone. For both: pip install -e '.[torch]'")

@@ -1,0 +1,20 @@
+"""Knobs that only some tasks have a use for."""
+
+from gptjax.config import Config
+from gptjax.errors import UserError
+from gptjax.schema import flatten
+
+
+def require_default(config: Config, *names: str) -> None:
+    """Refuses knobs that the task would not look at.
+
+    Raises:
+      UserError: one of the dotted names has another value than its default.
+    """
+    defaults = dict(flatten(Config()))
+    for name, value in flatten(config):
+        if name in names and value != defaults[name]:
+            raise UserError(
+                f'{name}={value} means nothing to task={config.task}; '
+                f'leave it at {defaults[name]!r}'
+            )

@@ -1,0 +1,128 @@
+"""Aligned texts: two files line by line, or one with `source TAB target` lines."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from gptjax.config import DataConfig, TranslationConfig
+from gptjax.errors import UserError
+from gptjax.text import corpora
+from gptjax.text.clean import clean
+from gptjax.text.reading import read, source_sha256
+
+Pair = tuple[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class PairSplits:
+    """What is learnt from, what is held out, and the hash of the files."""
+
+    train: tuple[Pair, ...]
+    val: tuple[Pair, ...]
+    sha256: str
+
+
+def read_splits(
+    data: DataConfig, translation: TranslationConfig, say: Callable[[str], None] = print
+) -> PairSplits:
+    """The pairs that a configuration asks for, cleaned; those with an empty side are left out.
+
+    Without a validation text the last pairs are held out or, with data.split=documents, some at
+    random.
+
+    Raises:
+      UserError: files have unequal numbers of lines, a line is no pair, a file cannot be read or a
+        split is empty.
+    """
+    for name, target, path in (
+        ('target_path', translation.target_path, data.path),
+        ('val_target_path', translation.val_target_path, data.val_path),
+    ):
+        if target and not path:
+            source = 'data.' + name.replace('target_', '')
+            raise UserError(
+                f'translation.{name}={target} needs the lines it is aligned with; '
+                f'add --config.{source}=FILE'
+            )
+    source = corpora.source(data, say)
+    train = _pairs(source.train, translation.target_path)
+    val = _pairs(source.val, translation.val_target_path)
+    targets = (Path(p) for p in (translation.target_path, translation.val_target_path) if p)
+    sha256 = source_sha256(dataclasses.replace(source, train=(*source.train, *targets)), say)
+    train, val = ([tuple(clean(t, data) for t in pair) for pair in part] for part in (train, val))
+    whole = [[pair for pair in part if all(pair)] for part in (train, val)]
+    left_out = len(train) + len(val) - sum(map(len, whole))
+    if left_out:
+        say(f'{left_out:,} pairs with an empty side are left out')
+    train, val = whole
+    if not source.val:
+        train, val = _hold_out(train, data)
+    for name, part in (('training', train), ('validation', val)):
+        if not part:
+            raise UserError(
+                f'there are no {name} pairs in {source.train[0]}; '
+                'give more lines, or another --config.data.val_fraction'
+            )
+    return PairSplits(tuple(train), tuple(val), sha256)
+
+
+def parse_tsv(text: str, name: str) -> list[Pair]:
+    """`source TAB target` lines -> pairs; a blank line is a pair of empty texts.
+
+    Raises:
+      UserError: a line has no tab, or several.
+    """
+    pairs = []
+    for number, line in enumerate(_lines(text), 1):
+        source, *target = line.split('\t') if line else ('', '')
+        if len(target) != 1:
+            raise UserError(
+                f'{name} has {len(target)} tabs in line {number} ({line[:40]!r}), and a pair has '
+                'one, between source and target; for two files add '
+                '--config.translation.target_path=FILE'
+            )
+        pairs.append((source.strip(), target[0].strip()))
+    return pairs
+
+
+def to_tsv(pairs: tuple[Pair, ...]) -> str:
+    """The inverse of `parse_tsv`."""
+    return ''.join(f'{source}\t{target}\n' for source, target in pairs)
+
+
+def _pairs(paths: tuple[Path, ...], target_path: str) -> list[Pair]:
+    if not target_path:
+        return [pair for path in paths for pair in parse_tsv(_text(path), str(path))]
+    sources = [line for path in paths for line in _lines(_text(path))]
+    targets = _lines(_text(Path(target_path)))
+    if len(sources) != len(targets):
+        raise UserError(
+            f'{", ".join(map(str, paths))} has {len(sources)} lines and {target_path} has '
+            f'{len(targets)}; aligned files have the same number, so add what is missing'
+        )
+    return [(a.strip(), b.strip()) for a, b in zip(sources, targets, strict=True)]
+
+
+def _text(path: Path) -> str:
+    source = corpora.Source((path,))
+    source_sha256(source, lambda _: None)  # Complains of what cannot be read.
+    return ''.join(piece.text for piece in read(source))
+
+
+def _lines(text: str) -> list[str]:
+    # Not splitlines(), which cuts at form feeds and other rarities too.
+    return text.removesuffix('\n').split('\n') if text else []
+
+
+def _hold_out(pairs: list[Pair], data: DataConfig) -> tuple[list[Pair], list[Pair]]:
+    count = round(len(pairs) * data.val_fraction) if len(pairs) > 1 else 0
+    count = min(max(count, 1), len(pairs) - 1) if count or len(pairs) > 1 else 0
+    order = np.arange(len(pairs))
+    if data.split == 'documents':
+        # The same ones in every run, whatever its seed: figures are to be comparable.
+        order = np.random.default_rng(0).permutation(len(pairs))
+    out = set(order[len(pairs) - count :].tolist())
+    train = [pair for i, pair in enumerate(pairs) if i not in out]
+    return train, [pair for i, pair in enumerate(pairs) if i in out]
