@@ -94,7 +94,9 @@ class Attention(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x_BTD, pos_BT, visible_BTS, store=None, *, train: bool = False):
+    def __call__(
+        self, x_BTD, pos_BT, visible_BTS, store=None, *, train: bool = False, value_BTD=None
+    ):
         """Mixes information between positions.
 
         Args:
@@ -104,15 +106,17 @@ class Attention(nn.Module):
           store: takes new keys and values (each (B, N, T, H)) and returns all of them (each
             (B x N, S, H)); without it attention is over the T new ones alone.
           train: whether dropout is on.
+          value_BTD: what the values are made of, if not of x.
         """
         config = self.config
         heads = (config.n_head, config.n_embd // config.n_head)
 
-        def project(name):
-            return dense(config, heads, name)(x_BTD).swapaxes(1, 2)
+        def project(name, source_BTD=x_BTD):
+            return dense(config, heads, name)(source_BTD).swapaxes(1, 2)
 
         out = dense(config, config.n_embd, 'out', axis=(-2, -1), std=residual_std(config))
-        q_BNTH, k_BNTH, v_BNTH = project('query'), project('key'), project('value')
+        q_BNTH, k_BNTH = project('query'), project('key')
+        v_BNTH = project('value', x_BTD if value_BTD is None else value_BTD)
         if config.qk_norm:
             q_BNTH, k_BNTH = unit_rms(q_BNTH), unit_rms(k_BNTH)
         if config.position == 'rotary':

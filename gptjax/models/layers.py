@@ -61,6 +61,18 @@ class FeedForward(nn.Module):
         return dense(config, config.n_embd, 'down', std=residual_std(config))(h_BTF)
 
 
+def add_branch(config: ModelConfig, x_BTD, branch, norm_branch, *, train: bool = False):
+    """The residual stream with what a branch makes of it; for use in a compact method."""
+    drop = nn.Dropout(config.dropout, deterministic=not train)
+    match config.norm_place:
+        case 'before':
+            return x_BTD + drop(branch(norm_branch(x_BTD)))
+        case 'after':
+            return norm_branch(x_BTD + drop(branch(x_BTD)))
+        case 'branch':
+            return x_BTD + norm_branch(drop(branch(x_BTD)))
+
+
 class Block(nn.Module):
     """Attention, then the feed-forward layer, each added to the residual stream."""
 
@@ -73,16 +85,7 @@ class Block(nn.Module):
         attention = Attention(config, name='attn')
         feed_forward = FeedForward(config, name='mlp')
 
-        def add(x_BTD, branch, norm_branch):
-            drop = nn.Dropout(config.dropout, deterministic=not train)
-            match config.norm_place:
-                case 'before':
-                    return x_BTD + drop(branch(norm_branch(x_BTD)))
-                case 'after':
-                    return norm_branch(x_BTD + drop(branch(x_BTD)))
-                case 'branch':
-                    return x_BTD + norm_branch(drop(branch(x_BTD)))
-
+        add = functools.partial(add_branch, config, train=train)
         x_BTD = add(
             x_BTD,
             lambda y_BTD: attention(y_BTD, pos_BT, visible_BTS, store, train=train),

@@ -7,7 +7,10 @@ from pathlib import Path
 from gptjax.config import Config
 from gptjax.errors import UserError
 
-TASKS = {'language_model': 'gptjax.tasks.language_model:LanguageModel'}
+TASKS = {
+    'language_model': 'gptjax.tasks.language_model:LanguageModel',
+    'gan': 'gptjax.tasks.gan:Gan',
+}
 
 Say = Callable[[str], None]
 

@@ -28,6 +28,7 @@ from gptjax.text.clean import clean
 from gptjax.text.reading import file_sha256
 from gptjax.training import steps
 from gptjax.training.losses import chunked_cross_entropy, cross_entropy
+from gptjax.training.metrics import plot_losses
 from gptjax.training.optim import make_optimizer, make_schedule
 from gptjax.training.sharding import Layout
 
@@ -171,6 +172,10 @@ class LanguageModel:
             f'per character, perplexity {figures["perplexity"]:.3f}, over '
             f'{figures["tokens"]:,} tokens'
         )
+
+    def plot(self, rows: list[dict], path: Path, title: str) -> None:
+        """Draws the curves of a run."""
+        plot_losses(rows, path, title)
 
     def stream_text(
         self, params: dict, prompts: Sequence[str], config: SampleConfig

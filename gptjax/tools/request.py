@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 
 from gptjax import tasks
-from gptjax.config import Config, MeshConfig, from_json
+from gptjax.config import Config, MeshConfig, from_json, with_use
 from gptjax.errors import UserError
 from gptjax.training.checkpoint import Checkpoints
 from gptjax.training.loop import abstract_state
@@ -66,7 +66,7 @@ def load_trained(request: Request) -> Trained:
             f'there is no trained model in {workdir}; train it first: '
             f'{request.command} --mode=train'
         )
-    task = tasks.load(load_config(workdir), workdir)
+    task = tasks.load(with_use(load_config(workdir), request.config), workdir)
     layout = Layout(MeshConfig(), jax.device_count())
     order = checkpoints.best_first() if which == 'best' else checkpoints.steps()
     step, state = checkpoints.restore(abstract_state(task, layout), order)

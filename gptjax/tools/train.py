@@ -16,7 +16,7 @@ from gptjax.tools import evaluate, sample
 from gptjax.tools.request import Request, config_path, load_config, load_trained
 from gptjax.training.checkpoint import Checkpoints
 from gptjax.training.loop import abstract_state, initial_state, train
-from gptjax.training.metrics import plot_losses, read_metrics
+from gptjax.training.metrics import read_metrics
 from gptjax.training.progress import say
 from gptjax.training.sharding import Layout
 
@@ -62,7 +62,7 @@ def run(request: Request) -> int:
         write_atomically(config_path(workdir), to_json(config).encode())
         outcome = train(task, layout, state, checkpoints, workdir / 'metrics.jsonl')
     rows = read_metrics(workdir / 'metrics.jsonl')
-    plot_losses(rows, workdir / 'loss.png', f'{config.name} in {workdir}')
+    task.plot(rows, workdir / 'loss.png', f'{config.name} in {workdir}')
     if outcome.stopped_by:
         say(f'Stopped by {outcome.stopped_by.name} and saved at step {int(outcome.state.step)}.')
         say(f'Continue with:\n  {request.command} --mode=train')

@@ -1,10 +1,12 @@
 """What the loop needs to know of a task. `gptjax/tasks/` has the tenants."""
 
+from pathlib import Path
 from typing import Any, Protocol
 
 import jax
 
 from gptjax.config import Config
+from gptjax.training.metrics import Row
 from gptjax.training.sharding import Layout
 from gptjax.training.steps import Metrics, TrainState
 
@@ -36,6 +38,9 @@ class Task(Protocol):
 
     def describe_figures(self, figures: dict[str, float]) -> str:
         """What `evaluate` found over the whole split, as a line for people."""
+
+    def plot(self, rows: list[Row], path: Path, title: str) -> None:
+        """Draws the curves of a run, of the rows of its metrics.jsonl."""
 
     def fingerprint(self) -> dict[str, Any]:
         """What has to be the same for a run to be continued: dotted names and JSON values."""
