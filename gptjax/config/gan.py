@@ -56,11 +56,6 @@ class GanConfig:
     # The training.
     loss: str = knob('wgan', 'Wasserstein, or non-saturating minimax', choices=('wgan', 'minimax'))
     penalty: float = knob(10.0, 'weight (lambda) of the gradient penalty; 0 is off', low=0.0)
-    penalty_space: str = knob(
-        'words',
-        'whose gradient it limits: the one-hot words, or their embeddings',
-        choices=('words', 'embeddings'),
-    )
     n_critic: int = knob(5, 'critic steps for a step of the generator', low=1, high=100)
     adaptive: bool = knob(
         False, 'n_critic steps only while the loss of the critic changes faster, else one'

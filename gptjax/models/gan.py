@@ -225,33 +225,29 @@ class Critic(nn.Module):
         """Embedded words (B, S, D): what one-hot rows times the table would be."""
         return self.embed(ids_BS)
 
-    def __call__(self, e_BSD, length_B):
-        """Scores (B,), float32.
-
-        Args:
-          e_BSD: embedded words, or mixtures of them.
-          length_B: how many of each row are seen; the others have no influence.
-        """
+    def __call__(self, e_BSD):
+        """Scores (B,), float32, of embedded words, or of mixtures of them; zeros are no word."""
         config, (b, s) = self.config, e_BSD.shape[:2]
-        seen_BS = jnp.arange(s) < length_B[:, None]
-        pos_S = jnp.arange(s)
-        places_BSD = jnp.broadcast_to(sinusoids(pos_S[None], config.n_embd), e_BSD.shape)
+        places_BSD = jnp.broadcast_to(sinusoids(jnp.arange(s)[None], config.n_embd), e_BSD.shape)
         x_BSD = self.join(jnp.concatenate([e_BSD, places_BSD.astype(e_BSD.dtype)], -1))
-        for block in self.blocks:
-            x_BSD = block(x_BSD, pos_S[None], seen_BS[:, None])
+
+        def through(blocks, x_BSD):
+            pos_BS = jnp.arange(x_BSD.shape[1])[None]
+            everything_BTS = jnp.ones((1, 1, x_BSD.shape[1]), bool)
+            for block in blocks:
+                x_BSD = block(x_BSD, pos_BS, everything_BTS)
+            return x_BSD
+
+        x_BSD = through(self.blocks, x_BSD)
         if self.gan.pooling == 'none':
             token_B1D = jnp.broadcast_to(self.class_token, (b, 1, config.n_embd))
             x_BSD = jnp.concatenate([x_BSD, token_B1D.astype(x_BSD.dtype)], 1)
-            seen_BS = jnp.concatenate([seen_BS, jnp.ones((b, 1), bool)], 1)
-            pos_S = jnp.arange(s + 1)
-        for block in self.class_blocks:
-            x_BSD = block(x_BSD, pos_S[None], seen_BS[:, None])
-        x_BSD = self.norm_final(x_BSD)
+        x_BSD = self.norm_final(through(self.class_blocks, x_BSD))
         match self.gan.pooling:
             case 'none':
                 x_BD = x_BSD[:, -1]
             case 'average':
-                x_BD = (x_BSD * seen_BS[..., None]).sum(1) / seen_BS.sum(1)[:, None]
+                x_BD = x_BSD.mean(1)
             case 'max':
-                x_BD = jnp.where(seen_BS[..., None], x_BSD, -jnp.inf).max(1)
+                x_BD = x_BSD.max(1)
         return self.head(x_BD)[:, 0].astype(jnp.float32)

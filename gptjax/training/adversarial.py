@@ -78,13 +78,19 @@ class Adversaries:
         key, level = step_key(state), state.opt_state['diffusion']
         balance = state.opt_state['balance']
 
-        def turn(carry, i_and_ids):
-            i, ids_BT = i_and_ids
+        # The generator stands still while the critic learns, so one scan writes for all turns.
+        old, row_B = state.params['generator'], batch['row']
+        noise, fakes = self.players.write(old, key, row_B, gan.n_critic + 1)
+
+        def turn(carry, of_turn):
+            i, *of_turn = of_turn
 
             def learn(carry):
                 params, opt_state, _ = carry
-                args = (state.params['generator'], ids_BT, jax.random.fold_in(key, i), batch['row'])
-                grads, seen = jax.grad(self.players.critic_loss, has_aux=True)(params, *args, level)
+                turn_key = jax.random.fold_in(key, gan.n_critic + 1 + i)
+                grads, seen = jax.grad(self.players.critic_loss, has_aux=True)(
+                    params, old, *of_turn, turn_key, row_B, level
+                )
                 seen |= {'critic_grad_norm': optax.tree.norm(grads)}
                 params, opt_state = self._update('critic', params, grads, {'critic': opt_state})
                 return params, opt_state, seen
@@ -95,14 +101,17 @@ class Adversaries:
 
         nothing = dict.fromkeys(SEEN, jnp.float32(0))
         carry = state.params['critic'], state.opt_state['critic'], nothing
-        turns = jnp.arange(gan.n_critic), batch['ids'].swapaxes(0, 1)
+        reals = batch['ids'].swapaxes(0, 1)
+        for_critic, for_generator = (
+            jax.tree.map(lambda x, part=part: x[part], (fakes, noise)) for part in (slice(-1), -1)
+        )
+        turns = (jnp.arange(gan.n_critic), reals, *for_critic)
+        last_key = jax.random.fold_in(key, 2 * gan.n_critic + 1)
         (critic, critic_state, seen), _ = jax.lax.scan(turn, carry, turns)
 
-        old = state.params['generator']
-        args = (critic, batch['ids'][:, 0], jax.random.fold_in(key, gan.n_critic), batch['row'])
-        (_, loss), grads = jax.value_and_grad(self.players.generator_loss, has_aux=True)(
-            old, *args, level
-        )
+        args = (critic, reals[0], *for_generator, last_key, row_B, level)
+        value_and_grad = jax.value_and_grad(self.players.generator_loss, has_aux=True)
+        (_, loss), grads = value_and_grad(old, *args)
         new, new_state = self._update('generator', old, grads, state.opt_state)
         waits = state.step < gan.pretrain_steps + gan.critic_steps
         generator, generator_state = jax.tree.map(

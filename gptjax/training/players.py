@@ -29,7 +29,7 @@ class Players:
         row_B = jnp.zeros(1, jnp.int32)
         noise = draw_noise(model, self.config.gan, key, row_B)
         e_BSD = jnp.zeros((1, model.block_size - 1, model.n_embd))
-        args = (e_BSD, row_B + 1, ids_BT)
+        args = (e_BSD, ids_BT)
         return {
             'generator': self.generator.init(generator_key, ids_BT, noise),
             'critic': self.critic.init(critic_key, *args, method=_score_and_embed),
@@ -43,45 +43,65 @@ class Players:
         return losses.cross_entropy(logits_BSV, ids_BT[:, 1:], self.lengths(ids_BT))
 
     def lengths(self, ids_BT):
-        """How many ids after <START> the critic sees: up to <END>, or all."""
+        """How many ids there are after <START>, up to <END> or to the end of the row."""
         s = ids_BT.shape[1] - 1
         is_end_BS = ids_BT[:, 1:] == END
-        after_end_B = jnp.where(is_end_BS.any(1), is_end_BS.argmax(1) + 1, s)
-        return after_end_B if self.config.gan.hide_after_end else jnp.full(len(ids_BT), s)
+        return jnp.where(is_end_BS.any(1), is_end_BS.argmax(1) + 1, s)
 
-    def fake(self, generator_params, critic_params, noise):
-        """Written sentences: (ids_BT, what the critic sees of them, embedded), with gradients.
+    def write(self, params, key, row_B, turns: int):
+        """A batch of sentences for each of some turns, all written in the same scan.
+
+        Returns:
+          (noise, ids), with the axes (turns, B, ...).
+        """
+        config, model = self.config, self.generator
+
+        def draw(turn):
+            return draw_noise(config.model, config.gan, jax.random.fold_in(key, turn), row_B)
+
+        # The rows' axis comes first, so that they stay on the devices that have the batch's rows.
+        noise = jax.vmap(draw, out_axes=1)(jnp.arange(turns))
+        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), noise)
+        ids_BT = from_noise.write(model, params, from_noise.style(model, params, flat), flat)
+        ids = ids_BT.reshape(len(row_B), turns, -1)
+        return jax.tree.map(lambda x: x.swapaxes(0, 1), (noise, ids))
+
+    def show(self, params, critic_params, ids_BT, noise, *, learning: bool):
+        """What the critic sees of written sentences, embedded (B, S, D).
 
         The critic's table turns the softmax into a mixture of D numbers for each word, so that of
         (B, S, V) there is what the backward pass computes anew, and no one-hot rows at all.
+
+        Args:
+          params: the generator's; they have a gradient, the words that were fed back have none.
+          learning: whether that gradient is wanted: words that are shown hard need nothing else.
         """
         model, output = self.generator, self.config.gan.output
-        w_BTD = from_noise.style(model, generator_params, noise)
-        ids_BT = from_noise.write(
-            model, jax.lax.stop_gradient(generator_params), jax.lax.stop_gradient(w_BTD), noise
-        )
-        x_BSD = from_noise.replay(model, generator_params, ids_BT, w_BTD, noise)
+        hard = output.endswith('straight_through')
+        if hard and not learning:
+            return self._embed(critic_params, ids_BT)
 
         @jax.checkpoint
-        def mixture(generator_params, table_VD, x_BSD):
-            logits_BSV = from_noise.word_logits(model, generator_params, x_BSD)
+        def mixture(params, table_VD, x_BSD):
+            logits_BSV = from_noise.word_logits(model, params, x_BSD)
             if output.startswith('gumbel'):
-                t_S = jnp.arange(x_BSD.shape[1])
                 drawn_SBV = jax.vmap(from_noise.gumbel, (None, 0, None))(
-                    noise.key_B, t_S, model.vocab_size
+                    noise.key_B, jnp.arange(x_BSD.shape[1]), model.vocab_size
                 )
                 logits_BSV += drawn_SBV.swapaxes(0, 1)
             softmax_BSV = jax.nn.softmax(logits_BSV / self.config.gan.temperature)
             return softmax_BSV @ table_VD
 
-        soft_BSD = mixture(generator_params, _table(critic_params), x_BSD)
-        if output.endswith('straight_through'):
-            hard_BSD = self._embed(critic_params, ids_BT)
-            # The words forward, the softmax backward (Bengio et al., 2013, 1308.3432).
-            soft_BSD = hard_BSD + soft_BSD - jax.lax.stop_gradient(soft_BSD)
-        return ids_BT, soft_BSD
+        w_BTD = from_noise.style(model, params, noise)
+        x_BSD = from_noise.replay(model, params, ids_BT, w_BTD, noise)
+        soft_BSD = mixture(params, table(critic_params), x_BSD)
+        if not hard:
+            return soft_BSD
+        # The words forward, the softmax backward (Bengio et al., 2013, 1308.3432).
+        hard_BSD = self._embed(critic_params, ids_BT)
+        return hard_BSD + soft_BSD - jax.lax.stop_gradient(soft_BSD)
 
-    def critic_loss(self, params, generator_params, ids_BT, key, row_B, level):
+    def critic_loss(self, params, generator_params, ids_BT, fake_BT, noise, key, row_B, level):
         """(what the critic lowers, what there is to see of it) of a batch and as many fakes.
 
         Args:
@@ -89,27 +109,23 @@ class Players:
           level: of the diffusion noise, 0 to 1.
         """
         gan = self.config.gan
-        noise_key, mix_key, real_key, fake_key = jax.random.split(key, 4)
-        noise = draw_noise(self.config.model, gan, noise_key, row_B)
-        fake_BT, fake_BSD = self.fake(generator_params, params, noise)
-        real_BSD = self._embed(params, ids_BT)
-        real_n_B, fake_n_B = self.lengths(ids_BT), self.lengths(fake_BT)
+        mix_key, real_key, fake_key = jax.random.split(key, 3)
+        real_BSD = self._cut(self._embed(params, ids_BT), ids_BT)
+        fake_BSD = self.show(generator_params, params, fake_BT, noise, learning=False)
         real_BSD = self._diffuse(params, real_BSD, level, real_key, row_B)
-        fake_BSD = self._diffuse(params, fake_BSD, level, fake_key, row_B)
-        real_B = self.score(params, real_BSD, real_n_B)
-        fake_B = self.score(params, fake_BSD, fake_n_B)
+        fake_BSD = self._diffuse(params, self._cut(fake_BSD, fake_BT), level, fake_key, row_B)
+        # Side by side in a row's place, so that both stay on that row's device.
+        both_BSD = jnp.stack([real_BSD, fake_BSD], 1).reshape(-1, *real_BSD.shape[1:])
+        real_B, fake_B = self.score(params, both_BSD).reshape(-1, 2).T
         loss = losses.critic_loss(gan.loss, real_B, fake_B)
         penalty = jnp.float32(0)
         if gan.penalty:
             u_B = jax.vmap(lambda row: jax.random.uniform(jax.random.fold_in(mix_key, row)))(row_B)
-            # What is hidden of a sentence is nothing, also in a mixture with a longer one.
             u_B11 = u_B[:, None, None]
-            mixed_BSD = u_B11 * _cut(real_BSD, real_n_B) + (1 - u_B11) * _cut(fake_BSD, fake_n_B)
-            n_B = jnp.maximum(real_n_B, fake_n_B)
             penalty = losses.gradient_penalty(
-                lambda x_BSD: self.score(params, x_BSD, n_B),
-                mixed_BSD,
-                _table(params) if gan.penalty_space == 'words' else None,
+                lambda x_BSD: self.score(params, x_BSD),
+                u_B11 * real_BSD + (1 - u_B11) * fake_BSD,
+                table(params),
             )
         seen = {
             'critic_loss': loss,
@@ -120,26 +136,32 @@ class Players:
         }
         return loss + gan.penalty * penalty, seen
 
-    def generator_loss(self, params, critic_params, ids_BT, key, row_B, level):
+    def generator_loss(self, params, critic_params, ids_BT, fake_BT, noise, key, row_B, level):
         """(what the generator lowers, its adversarial part); the real rows are for the anchor."""
         gan = self.config.gan
-        noise_key, diffusion_key, anchor_key = jax.random.split(key, 3)
-        noise = draw_noise(self.config.model, gan, noise_key, row_B)
-        fake_BT, fake_BSD = self.fake(params, critic_params, noise)
-        fake_BSD = self._diffuse(critic_params, fake_BSD, level, diffusion_key, row_B)
-        fake_B = self.score(critic_params, fake_BSD, self.lengths(fake_BT))
-        loss = losses.generator_loss(gan.loss, fake_B)
+        fake_BSD = self.show(params, critic_params, fake_BT, noise, learning=True)
+        fake_BSD = self._cut(fake_BSD, fake_BT)
+        fake_BSD = self._diffuse(critic_params, fake_BSD, level, key, row_B)
+        loss = losses.generator_loss(gan.loss, self.score(critic_params, fake_BSD))
         if not gan.anchor:
             return loss, loss
-        noise = draw_noise(self.config.model, gan, anchor_key, row_B)
         nats, words = self.cross_entropy(params, ids_BT, noise)
         return loss + gan.anchor * nats / words, loss
 
-    def score(self, params, e_BSD, length_B):
+    def score(self, params, e_BSD):
         """The critic's scores (B,) of embedded sentences."""
         if self.config.gan.spectral_norm:
             params = spectrally_normalized(params)
-        return self.critic.apply(params, e_BSD, length_B)
+        return self.critic.apply(params, e_BSD)
+
+    def _cut(self, e_BSD, ids_BT):
+        """Nothing where <END> is over, if that is to be hidden.
+
+        Not by a mask in the attention: a critic told real from fake by the mask, which no gradient
+        penalty sees, and its scores grew without bound.
+        """
+        seen_BS = jnp.arange(e_BSD.shape[1]) < self.lengths(ids_BT)[:, None]
+        return e_BSD * seen_BS[..., None] if self.config.gan.hide_after_end else e_BSD
 
     def _embed(self, params, ids_BT):
         return self.critic.apply(params, ids_BT[:, 1:], method='embed_ids')
@@ -149,7 +171,7 @@ class Players:
         most = self.config.gan.diffusion
         if not most:
             return e_BSD
-        size = jax.lax.stop_gradient(jnp.sqrt(jnp.mean(jnp.square(_table(params)))))
+        size = jax.lax.stop_gradient(jnp.sqrt(jnp.mean(jnp.square(table(params)))))
 
         def draw(row):
             strength_key, noise_key = jax.random.split(jax.random.fold_in(key, row))
@@ -160,13 +182,10 @@ class Players:
         return jnp.sqrt(1 - variance_B11) * e_BSD + jnp.sqrt(variance_B11) * size * noise_BSD
 
 
-def _score_and_embed(critic: Critic, e_BSD, length_B, ids_BS):
-    return critic(e_BSD, length_B), critic.embed_ids(ids_BS)
+def _score_and_embed(critic: Critic, e_BSD, ids_BS):
+    return critic(e_BSD), critic.embed_ids(ids_BS)
 
 
-def _table(critic_params):
+def table(critic_params):
+    """The critic's words (V, D)."""
     return critic_params['params']['embed']['embedding']
-
-
-def _cut(e_BSD, length_B):
-    return e_BSD * (jnp.arange(e_BSD.shape[1]) < length_B[:, None])[..., None]
