@@ -33,8 +33,10 @@ def get_config(size: str = 'fortunes'):
     if size == 'toy':
         c.data.path = str(ROOT / 'data' / 'toy_language.txt')
         c.model.update(block_size=10, n_embd=32, n_head=4, n_hidden=64)
+        c.data.val_fraction = 0.3
         c.gan.update(max_words=8, output='gumbel_straight_through', n_critic=3)
-        c.train.update(steps=3000, batch_size=64, learning_rate=1e-3, eval_every=250)
+        c.train.update(steps=1500, batch_size=64, learning_rate=1e-3, schedule='cosine')
+        c.train.update(eval_every=100, save_every=100, steps_per_call=5)
         return c
     c.data.update(corpus='fortunes', val_fraction=0.15, vocab_size=4000)
     c.gan.update(splitter='library', min_words=11, max_words=61)

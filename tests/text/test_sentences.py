@@ -20,7 +20,12 @@ def config(tmp_path) -> Config:
     path = tmp_path / 'lines.txt'
     path.write_text('\n'.join(LINES) + '\n\nthe cat, END!\nThe <END> runs and runs on.\n')
     data = DataConfig(
-        path=str(path), tokenizer='word', cache_dir=str(tmp_path), split='documents', lowercase=True
+        path=str(path),
+        tokenizer='word',
+        cache_dir=str(tmp_path),
+        split='documents',
+        lowercase=True,
+        val_fraction=0.2,
     )
     return Config(
         task='gan', model=ModelConfig(block_size=6), data=data, gan=GanConfig(max_words=4)
@@ -71,10 +76,11 @@ def test_a_validation_file_is_held_out(config, tmp_path):
 
 
 @pytest.mark.parametrize('unknown', ['drop', 'keep'])
-def test_sentences_with_rare_words_are_dropped_or_kept(config, unknown):
-    found = prepare(
-        replace(config, data={'vocab_size': 10, 'split': 'end'}, gan={'unknown': unknown})
-    )
+def test_sentences_with_rare_words_are_dropped_or_kept(config, unknown, tmp_path):
+    path = tmp_path / 'val.txt'
+    path.write_text('the cat runs\nthe dog runs\n')
+    data = {'vocab_size': 10, 'val_path': str(path)}
+    found = prepare(replace(config, data=data, gan={'unknown': unknown}))
     assert found.tokenizer.vocab_size == 10
     assert (3 in found.train_NT) == (unknown == 'keep')
 
@@ -84,9 +90,14 @@ def test_the_library_finds_sentences_and_is_asked_once(config, tmp_path, monkeyp
     text.write_text(
         'Mr. Smith is old. He runs!\nDoes he? The cat\nsits. ' * 2 + 'It is 5 p.m. now.'
     )
+    val = tmp_path / 'val.txt'
+    val.write_text('He is now old. It runs.')
     gan = {'splitter': 'library', 'max_words': 8}
     config = replace(
-        config, data={'path': str(text), 'split': 'end'}, gan=gan, model={'block_size': 10}
+        config,
+        data={'path': str(text), 'val_path': str(val)},
+        gan=gan,
+        model={'block_size': 10},
     )
     found = prepare(config)
     texts = [
