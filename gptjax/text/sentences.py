@@ -128,8 +128,10 @@ def _splits(source, data: DataConfig, gan: GanConfig, sha256: str, say: Say):
         train = _split_once(Source(source.train, (), source.marked), data, gan, sha256 + 't', say)
         val = _split_once(Source(source.val, (), source.marked), data, gan, sha256 + 'v', say)
     else:
-        both = _split_once(source, data, gan, sha256, say)
-        train, val = _hold_out(both, data)
+        first = {}  # Each sentence once, before some are held out, or none might be left to learn.
+        for number, text in _split_once(source, data, gan, sha256, say):
+            first.setdefault(text, number)
+        train, val = _hold_out([(number, text) for text, number in first.items()], data)
     held_out = dict.fromkeys(text for _, text in val)
     return [t for t in dict.fromkeys(text for _, text in train) if t not in held_out], held_out
 
