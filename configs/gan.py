@@ -1,6 +1,13 @@
-"""Sentences from noise.
+"""Sentences from noise: a generator against a critic, after an older system (docs/gan.md).
 
-python main.py --config=configs/gan.py --mode=train
+python main.py --config=configs/gan.py --mode=train           # fortunes; pre-trained, then adversarial
+python main.py --config=configs/gan.py:judge --mode=train     # a word GPT on the same sentences
+python main.py --config=configs/gan.py --mode=eval --config.ganuse.judge=runs/gan-judge
+python main.py --config=configs/gan.py:toy --mode=train       # 72 sentences of a small grammar
+python main.py --config=configs/gan.py:pure --mode=train      # fortunes, from noise alone
+python main.py --config=configs/gan.py:paper --mode=train     # the older system's sizes; not run
+
+Sentences need `pip install -e '.[gan]'`. Figures, times and what went wrong: docs/gan.md.
 """
 
 from pathlib import Path
@@ -45,7 +52,7 @@ def get_config(size: str = 'fortunes'):
         c.data.update(vocab_size=70_000, vocab_order='appearance')
         c.gan.update(causal=False, n_mapping=8, n_noise_layer=6, n_plain_layer=6)
         c.gan.update(n_critic_layer=12, n_class_layer=12, hide_after_end=False)
-        c.train.update(steps=100_000, batch_size=64, learning_rate=1e-4)
+        c.train.update(steps=100_000, batch_size=64, learning_rate=1e-4, logits_chunk=1)
         return c
     c.model.update(n_embd=128, n_head=4, n_hidden=256)
     c.gan.update(output='gumbel_straight_through', loss='minimax', penalty=1.0, n_critic=1)
@@ -53,4 +60,6 @@ def get_config(size: str = 'fortunes'):
     c.train.update(steps=1500, batch_size=32, learning_rate=2e-4, eval_every=100, save_every=100)
     if size == 'fortunes':
         c.gan.update(pretrain_steps=600, critic_steps=50)
+    else:  # From noise alone there is more to learn.
+        c.train.learning_rate = c.gan.critic_learning_rate = 1e-3
     return c

@@ -69,8 +69,8 @@ class Players:
     def show(self, params, critic_params, ids_BT, noise, *, learning: bool):
         """What the critic sees of written sentences, embedded (B, S, D).
 
-        The critic's table turns the softmax into a mixture of D numbers for each word, so that of
-        (B, S, V) there is what the backward pass computes anew, and no one-hot rows at all.
+        The critic's table turns a softmax into a mixture of D numbers. So nothing of the size
+        (B, S, V) is kept, and with `train.logits_chunk` nothing of that size ever exists.
 
         Args:
           params: the generator's; they have a gradient, the words that were fed back have none.
@@ -82,19 +82,19 @@ class Players:
             return self._embed(critic_params, ids_BT)
 
         @jax.checkpoint
-        def mixture(params, table_VD, x_BSD):
-            logits_BSV = from_noise.word_logits(model, params, x_BSD)
+        def mixture(x_BCD, t_C):
+            logits_BCV = from_noise.word_logits(model, params, x_BCD)
             if output.startswith('gumbel'):
-                drawn_SBV = jax.vmap(from_noise.gumbel, (None, 0, None))(
-                    noise.key_B, jnp.arange(x_BSD.shape[1]), model.vocab_size
+                drawn_CBV = jax.vmap(from_noise.gumbel, (None, 0, None))(
+                    noise.key_B, t_C, model.vocab_size
                 )
-                logits_BSV += drawn_SBV.swapaxes(0, 1)
-            softmax_BSV = jax.nn.softmax(logits_BSV / self.config.gan.temperature)
-            return softmax_BSV @ table_VD
+                logits_BCV += drawn_CBV.swapaxes(0, 1)
+            softmax_BCV = jax.nn.softmax(logits_BCV / self.config.gan.temperature)
+            return softmax_BCV @ table(critic_params)
 
         w_BTD = from_noise.style(model, params, noise)
         x_BSD = from_noise.replay(model, params, ids_BT, w_BTD, noise)
-        soft_BSD = mixture(params, table(critic_params), x_BSD)
+        soft_BSD = _by_chunks(mixture, x_BSD, self.config.train.logits_chunk)
         if not hard:
             return soft_BSD
         # The words forward, the softmax backward (Bengio et al., 2013, 1308.3432).
@@ -184,6 +184,19 @@ class Players:
 
 def _score_and_embed(critic: Critic, e_BSD, ids_BS):
     return critic(e_BSD), critic.embed_ids(ids_BS)
+
+
+def _by_chunks(fn, x_BSD, chunk: int):
+    """fn(x_BCD, places) of all places, `chunk` at a time, or at once if that is 0."""
+    b, s, d = x_BSD.shape
+    if not chunk or chunk >= s:
+        return fn(x_BSD, jnp.arange(s))
+    parts = -(-s // chunk)
+    padded_BSD = jnp.pad(x_BSD, [(0, 0), (0, parts * chunk - s), (0, 0)])
+    x_PBCD = padded_BSD.reshape(b, parts, chunk, d).swapaxes(0, 1)
+    t_PC = jnp.arange(parts * chunk).reshape(parts, chunk)
+    out_PBCD = jax.lax.map(lambda part: fn(*part), (x_PBCD, t_PC))
+    return out_PBCD.swapaxes(0, 1).reshape(b, -1, d)[:, :s]
 
 
 def table(critic_params):

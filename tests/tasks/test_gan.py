@@ -28,6 +28,7 @@ from gptjax.text.words import END
 from gptjax.training.adversarial import new_balance, new_level, player_config
 from gptjax.training.checkpoint import Checkpoints
 from gptjax.training.loop import initial_state, train
+from gptjax.training.players import _by_chunks
 from gptjax.training.sharding import Layout
 from gptjax.training.steps import run_key
 from tests.conftest import ROOT, replace
@@ -176,6 +177,16 @@ def test_what_the_critic_sees_has_a_gradient_for_the_generator(config, task, sta
         'straight'
     ) else np.testing.assert_array_less(1e-4, np.abs(shown_BSD - words_BSD).max())
     assert np.abs(gradient['params']['map_0']['kernel']).max() > 0
+
+
+@pytest.mark.parametrize('chunk', [1, 3, 8])
+def test_chunks_change_nothing(chunk):
+    x_BSD = jnp.arange(2.0 * 8 * 3).reshape(2, 8, 3)
+
+    def fn(x_BCD, t_C):
+        return x_BCD[..., :3] ** 2 + t_C[:, None]
+
+    np.testing.assert_array_equal(_by_chunks(fn, x_BSD, chunk), _by_chunks(fn, x_BSD, 0))
 
 
 def test_the_number_of_critic_steps_follows_the_changes_of_the_losses():
