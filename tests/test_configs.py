@@ -20,6 +20,7 @@ ARGUMENTS = {
 }
 # Those that take pairs, and answer a prompt on a line of its own.
 PAIRS = {'reverse': [''], 'translate': ['small', 'base']}
+GAN_ARGUMENTS = ['fortunes', 'pure', 'toy', 'paper', 'judge']
 # The real architecture at a size that compiles quickly; the real recipe on a text at hand.
 SMALL = [
     '--config.train.steps=2',
@@ -35,7 +36,8 @@ SMALL = [
 
 
 def test_every_config_is_listed_here():
-    assert {path.stem for path in (ROOT / 'configs').glob('*.py')} == {*ARGUMENTS, *PAIRS}
+    found = {path.stem for path in (ROOT / 'configs').glob('*.py')}
+    assert found == {*ARGUMENTS, *PAIRS, 'gan'}
 
 
 @pytest.mark.parametrize(
@@ -72,6 +74,39 @@ def test_config_learns_to_translate(config, tmp_path):
     assert 'for a copy of the source' in done.stderr
     done = run_main(*common, '--mode=sample', '--json', '--prompt=abab')
     assert json.loads(done.stdout)['samples'][0]['prompt'] == 'abab'
+
+
+@pytest.mark.parametrize('argument', GAN_ARGUMENTS)
+def test_gan_config_trains_evaluates_and_samples(argument, tmp_path, verse_file):
+    config = f'configs/gan.py:{argument}'
+    common = [f'--config={config}', f'--workdir={tmp_path / "run"}', *SMALL]
+    data = [f'--config.data.path={verse_file}', '--config.data.val_path=']
+    data += [f'--config.data.cache_dir={tmp_path}', '--config.data.val_fraction=0.3']
+    gan = ['splitter=line', 'min_words=1', 'max_words=14', 'n_critic=1', 'n_mapping=2']
+    gan += ['n_noise_layer=1', 'n_plain_layer=1', 'n_critic_layer=1', 'n_class_layer=1']
+    gan += ['pretrain_steps=1', 'critic_steps=0']
+    common += [f'--config.gan.{knob}' for knob in gan]
+    common += ['--config.model.n_hidden=16', '--config.train.eval_batches=1']
+    common += ['--config.ganuse.samples=20', '--config.sample.num_samples=2']
+    done = run_main(*common, *data, '--mode=train')
+    assert done.returncode == 0, done.stderr
+    assert f'training gan:{argument}, ' in done.stderr
+    done = run_main(*common, '--mode=sample', '--json')
+    assert len(json.loads(done.stdout)['samples']) == 2
+    done = run_main(*common, '--mode=eval', '--json')
+    assert json.loads(done.stdout)['val_loss'] > 0
+
+
+@pytest.mark.slow
+def test_the_toy_language_is_learnt(tmp_path):
+    common = ['--config=configs/gan.py:toy', f'--workdir={tmp_path / "run"}']
+    done = run_main(*common, '--mode=train')
+    assert done.returncode == 0, done.stderr
+    done = run_main(*common, '--mode=sample', '--json', '--config.sample.num_samples=1000')
+    written = [sample['text'] for sample in json.loads(done.stdout)['samples']]
+    language = (ROOT / 'data' / 'toy_language.txt').read_text().splitlines()
+    assert sum(text in language for text in written) >= 900
+    assert len(set(written) & set(language)) >= 40  # Of 72: no collapse.
 
 
 def test_the_header_of_a_config_has_its_command():

@@ -15,6 +15,7 @@ from typing import Any
 import ml_collections
 
 from gptjax.config.data import DataConfig
+from gptjax.config.gan import GanConfig, GanUseConfig
 from gptjax.config.model import ModelConfig
 from gptjax.config.sample import BenchConfig, SampleConfig
 from gptjax.config.train import MeshConfig, TrainConfig
@@ -28,7 +29,9 @@ class Config:
     """The whole configuration of a run; hashable, and the content of config.json."""
 
     name: str = knob('custom', 'of the recipe, for messages')
-    task: str = knob('language_model', 'what is learnt', choices=('language_model', 'translation'))
+    task: str = knob(
+        'language_model', 'what is learnt', choices=('language_model', 'translation', 'gan')
+    )
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     translation: TranslationConfig = TranslationConfig()
@@ -36,6 +39,8 @@ class Config:
     sample: SampleConfig = SampleConfig()
     mesh: MeshConfig = MeshConfig()
     bench: BenchConfig = BenchConfig()
+    gan: GanConfig = GanConfig()
+    ganuse: GanUseConfig = GanUseConfig()
 
     def __post_init__(self):
         check_bounds(self)
@@ -60,6 +65,11 @@ def from_config_dict(values: Mapping[str, Any] | ml_collections.ConfigDict) -> C
             'let get_config() return what default_config() gave, with its changes'
         )
     return build(Config, values, '')
+
+
+def with_use(trained: Config, asked: Config) -> Config:
+    """The configuration of a trained run, with the sections of another that say how to use it."""
+    return dataclasses.replace(trained, sample=asked.sample, ganuse=asked.ganuse)
 
 
 def to_json(config: Config) -> str:

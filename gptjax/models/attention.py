@@ -113,16 +113,30 @@ class Attention(nn.Module):
         """(B, N, S, H), placed."""
         return self._place(self.key(x_BSD).swapaxes(1, 2), pos_BS)
 
-    def keys_values(self, x_BSD, pos_BS):
-        """What `__call__` may take as its memory: the keys and values of a sequence."""
-        return self.keys(x_BSD, pos_BS), self.value(x_BSD).swapaxes(1, 2)
+    def keys_values(self, x_BSD, pos_BS, value_BSD=None):
+        """What `__call__` may take as its memory: the keys and values of a sequence.
+
+        The values are made of the sequence too, or of another.
+        """
+        values = self.value(x_BSD if value_BSD is None else value_BSD)
+        return self.keys(x_BSD, pos_BS), values.swapaxes(1, 2)
 
     def _place(self, x_BNTH, pos_BT):
         if self.config.qk_norm:
             x_BNTH = unit_rms(x_BNTH)
         return rotate(x_BNTH, pos_BT) if self.config.position == 'rotary' else x_BNTH
 
-    def __call__(self, x_BTD, pos_BT, visible_BTS, store=None, memory=None, *, train: bool = False):
+    def __call__(
+        self,
+        x_BTD,
+        pos_BT,
+        visible_BTS,
+        store=None,
+        memory=None,
+        *,
+        train: bool = False,
+        value_BTD=None,
+    ):
         """Mixes information between positions.
 
         Args:
@@ -133,10 +147,13 @@ class Attention(nn.Module):
             (B x N, S, H)); without it attention is over the T new ones alone.
           memory: keys and values (each (B, N, S, H)) to use instead of those of x.
           train: whether dropout is on.
+          value_BTD: what the values are made of, if not of x.
         """
         config = self.config
         q_BNTH = self.queries(x_BTD, pos_BT)
-        k_BNTH, v_BNTH = self.keys_values(x_BTD, pos_BT) if memory is None else memory
+        if memory is None:
+            memory = self.keys_values(x_BTD, pos_BT, value_BTD)
+        k_BNTH, v_BNTH = memory
         plain = not (self.is_initializing() or self.is_mutable_collection('intermediates'))
         if plain and visible_BTS is None and uses_cudnn(config, train):
             qkv_BTNH = (x_BNTH.swapaxes(1, 2) for x_BNTH in (q_BNTH, k_BNTH, v_BNTH))

@@ -72,6 +72,17 @@ class FeedForward(nn.Module):
         return dense(config, config.n_embd, 'down', std=residual_std(config))(h_BTF)
 
 
+def add_branch(config: ModelConfig, x_BTD, branch, norm_branch, drop=lambda y_BTD: y_BTD):
+    """The residual stream with what a branch makes of it."""
+    match config.norm_place:
+        case 'before':
+            return x_BTD + drop(branch(norm_branch(x_BTD)))
+        case 'after':
+            return norm_branch(x_BTD + drop(branch(x_BTD)))
+        case 'branch':
+            return x_BTD + norm_branch(drop(branch(x_BTD)))
+
+
 class Block(nn.Module):
     """Attention, then the feed-forward layer, each added to the residual stream.
 
@@ -96,15 +107,8 @@ class Block(nn.Module):
         There may be more rows of x than of it: they then belong to it in groups, as beams do.
         """
 
-        def add(x_BTD, branch, norm_branch):
-            drop = functools.partial(self.drop, deterministic=not train)
-            match self.config.norm_place:
-                case 'before':
-                    return x_BTD + drop(branch(norm_branch(x_BTD)))
-                case 'after':
-                    return norm_branch(x_BTD + drop(branch(x_BTD)))
-                case 'branch':
-                    return x_BTD + norm_branch(drop(branch(x_BTD)))
+        drop = functools.partial(self.drop, deterministic=not train)
+        add = functools.partial(add_branch, self.config, drop=drop)
 
         def cross_attend(y_BTD):
             *memory, other_visible_BTS = other

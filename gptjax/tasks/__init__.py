@@ -10,6 +10,7 @@ from gptjax.errors import UserError
 TASKS = {
     'language_model': 'gptjax.tasks.language_model:LanguageModel',
     'translation': 'gptjax.tasks.translation:Translation',
+    'gan': 'gptjax.tasks.gan:Gan',
 }
 
 Say = Callable[[str], None]

@@ -5,7 +5,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from gptjax.models.bigram import Bigram
 from gptjax.models.decoder import Decoder
 from gptjax.schema import flatten
 from gptjax.tasks import evaluation, sizes, start
+from gptjax.tasks.base import BaseTask
 from gptjax.text import batches, corpora, run_data, token_files, tokenizers
 from gptjax.text.prompts import encode_prompt
 from gptjax.training import runs, steps
@@ -31,12 +32,11 @@ MODELS = {'decoder': Decoder, 'bigram': Bigram}
 
 
 @dataclasses.dataclass(frozen=True)
-class LanguageModel:
+class LanguageModel(BaseTask):
     """See `gptjax.training.task.Task`; `stream_text` is how it generates."""
 
     config: Config
     corpus: token_files.Corpus
-    continues: ClassVar[bool] = True
 
     @classmethod
     def create(cls, config: Config, say: Callable[[str], None]) -> 'LanguageModel':
@@ -171,10 +171,6 @@ class LanguageModel:
         """The figures of `evaluate` as a line for people."""
         return evaluation.describe(figures)
 
-    def usable_prompts(self, prompts: Sequence[str]) -> tuple[str, ...]:
-        """Those that are not empty; without any, the one that lets the model begin by itself."""
-        return tuple(filter(None, prompts)) or ('',)
-
     def stream_text(
         self, params: dict, prompts: Sequence[str], config: SampleConfig
     ) -> Iterator[list[str]]:
@@ -245,10 +241,6 @@ class LanguageModel:
         vocabulary = f'a vocabulary of {self.tokenizer.vocab_size:,}'
         train, val = len(self.corpus.train), len(self.corpus.val)
         return f'{train:,} tokens to learn from, {val:,} held out, {vocabulary}'
-
-    def count_params(self) -> int:
-        """Numbers in the model."""
-        return sizes.count(sizes.abstract_params(self))
 
     def tokens_per_step(self) -> int:
         """Targets in a full batch."""

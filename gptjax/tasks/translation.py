@@ -19,13 +19,14 @@ from gptjax.files import write_atomically
 from gptjax.models.seq2seq import Seq2Seq
 from gptjax.schema import flatten
 from gptjax.tasks import sizes
+from gptjax.tasks.base import BaseTask
 from gptjax.tasks.scores import EXAMPLES, compare, describe, require_sacrebleu
 from gptjax.tasks.translator import Translator
 from gptjax.tasks.unused import require_default
 from gptjax.text import tokenizers
 from gptjax.text.buckets import Batch, Buckets, encode
 from gptjax.text.corpora import cache_folder
-from gptjax.text.pairs import Pair, parse_tsv, read_splits, to_tsv
+from gptjax.text.pairs import Pair, parse_tsv, read_pairs, read_splits, to_tsv
 from gptjax.text.reading import file_sha256
 from gptjax.training import steps
 from gptjax.training.losses import cross_entropy
@@ -40,7 +41,7 @@ MODEL_KNOBS = ('shared_vocab', 'n_encoder_layer', 'copy')
 
 
 @dataclasses.dataclass(frozen=True)
-class Translation:
+class Translation(BaseTask):
     """See `gptjax.training.task.Task`; `stream_text` is how it generates."""
 
     config: Config
@@ -113,13 +114,7 @@ class Translation:
 
     def with_text(self, path: Path) -> 'Translation':
         """The same task, to be evaluated on other pairs, in a TSV file."""
-        pairs = tuple(parse_tsv(path.read_text(encoding='utf-8'), str(path)))
-        return dataclasses.replace(self, val_pairs=pairs)
-
-    def pretrained(self, layout: Layout) -> dict:
-        """Nothing: all parameters start fresh."""
-        del layout
-        return {}
+        return dataclasses.replace(self, val_pairs=tuple(read_pairs((path,))))
 
     @functools.cached_property
     def model(self) -> Seq2Seq:
@@ -249,10 +244,6 @@ class Translation:
             f'a vocabulary of {self.target_tokenizer.vocab_size:,}, {shapes} shapes of batches '
             f'with {padding:.1%} padding'
         )
-
-    def count_params(self) -> int:
-        """Numbers in the model."""
-        return sizes.count(sizes.abstract_params(self))
 
     def tokens_per_step(self) -> int:
         """Targets in a batch of pairs of average length."""

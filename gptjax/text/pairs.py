@@ -47,8 +47,8 @@ def read_splits(
                 f'add --config.{source}=FILE'
             )
     source = corpora.source(data, say)
-    train = _pairs(source.train, translation.target_path)
-    val = _pairs(source.val, translation.val_target_path)
+    train = read_pairs(source.train, translation.target_path)
+    val = read_pairs(source.val, translation.val_target_path)
     targets = (Path(p) for p in (translation.target_path, translation.val_target_path) if p)
     sha256 = source_sha256(dataclasses.replace(source, train=(*source.train, *targets)), say)
     train, val = ([tuple(clean(t, data) for t in pair) for pair in part] for part in (train, val))
@@ -92,7 +92,12 @@ def to_tsv(pairs: tuple[Pair, ...]) -> str:
     return ''.join(f'{source}\t{target}\n' for source, target in pairs)
 
 
-def _pairs(paths: tuple[Path, ...], target_path: str) -> list[Pair]:
+def read_pairs(paths: tuple[Path, ...], target_path: str = '') -> list[Pair]:
+    """The pairs of TSV files, or of files whose lines are aligned with those of another.
+
+    Raises:
+      UserError: a file cannot be read, or does not have such lines.
+    """
     if not target_path:
         return [pair for path in paths for pair in parse_tsv(_text(path), str(path))]
     sources = [line for path in paths for line in _lines(_text(path))]

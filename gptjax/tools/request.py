@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 
 from gptjax import tasks
-from gptjax.config import Config, MeshConfig
+from gptjax.config import Config, MeshConfig, with_use
 from gptjax.errors import UserError
 from gptjax.training import runs
 from gptjax.training.sharding import Layout
@@ -48,8 +48,7 @@ def load_trained(request: Request) -> Trained:
             f'{request.command} --mode=train'
         )
     # How a model is used is for the command line to say, not for the run that made it.
-    config = dataclasses.replace(runs.load_config(workdir), sample=request.config.sample)
-    task = tasks.load(config, workdir)
+    task = tasks.load(with_use(runs.load_config(workdir), request.config), workdir)
     layout = Layout(MeshConfig(), jax.device_count())
     step, state = runs.restore(task, workdir, request.config.sample.checkpoint, layout)
     return Trained(task, jax.block_until_ready(state.params), step, layout)

@@ -14,9 +14,8 @@ from gptjax.files import write_atomically
 from gptjax.schema import flatten
 from gptjax.tools import evaluate, sample
 from gptjax.tools.request import Request, load_trained
-from gptjax.training.diagnosis import diagnose
 from gptjax.training.loop import abstract_state, initial_state, train
-from gptjax.training.metrics import plot_losses, read_metrics
+from gptjax.training.metrics import read_metrics
 from gptjax.training.progress import say
 from gptjax.training.runs import checkpoints as open_checkpoints
 from gptjax.training.runs import config_path, load_config
@@ -64,13 +63,12 @@ def run(request: Request) -> int:
         write_atomically(config_path(workdir), to_json(task.config).encode())
         outcome = train(task, layout, state, checkpoints, workdir / 'metrics.jsonl')
     rows = read_metrics(workdir / 'metrics.jsonl')
-    verdict = diagnose(rows)
-    plot_losses(rows, workdir / 'loss.png', f'{config.name} in {workdir}', verdict)
+    task.plot(rows, workdir / 'loss.png', f'{config.name} in {workdir}')
     if outcome.stopped_by:
         say(f'Stopped by {outcome.stopped_by.name} and saved at step {int(outcome.state.step)}.')
         say(f'Continue with:\n  {request.command} --mode=train')
         return 128 + outcome.stopped_by
-    _show_result(request, verdict)
+    _show_result(request, task.verdict(rows))
     return 0
 
 

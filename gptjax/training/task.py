@@ -8,6 +8,7 @@ import jax
 
 from gptjax.config import Config, SampleConfig
 from gptjax.text.tokenizers import Tokenizer
+from gptjax.training.metrics import Row
 from gptjax.training.sharding import Layout
 from gptjax.training.steps import Metrics, TrainState
 
@@ -60,6 +61,12 @@ class Task(Protocol):
 
     def with_text(self, path: Path) -> 'Task':
         """The same task, to be evaluated on all of another text."""
+
+    def verdict(self, rows: list[Row]) -> str:
+        """What the curves of a run say, in words; may be empty."""
+
+    def plot(self, rows: list[Row], path: Path, title: str) -> None:
+        """Draws the curves of a run, of the rows of its metrics.jsonl."""
 
     def fingerprint(self) -> dict[str, Any]:
         """What has to be the same for a run to be continued: dotted names and JSON values."""

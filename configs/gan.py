@@ -1,0 +1,65 @@
+"""Sentences from noise: a generator against a critic, after an older system (docs/gan.md).
+
+python main.py --config=configs/gan.py --mode=train           # fortunes; pre-trained first
+python main.py --config=configs/gan.py:judge --mode=train     # a word GPT on the same sentences
+python main.py --config=configs/gan.py --mode=eval --config.ganuse.judge=runs/gan-judge
+python main.py --config=configs/gan.py:toy --mode=train       # 72 sentences of a small grammar
+python main.py --config=configs/gan.py:pure --mode=train      # fortunes, from noise alone
+python main.py --config=configs/gan.py:paper --mode=train     # the older system's sizes; not run
+
+Sentences need `pip install -e '.[gan]'`. Figures, times and what went wrong: docs/gan.md.
+"""
+
+from pathlib import Path
+
+from gptjax.config import default_config
+from gptjax.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+SIZES = ('fortunes', 'toy', 'pure', 'paper', 'judge')
+
+
+def get_config(size: str = 'fortunes'):
+    if size not in SIZES:
+        raise UserError(f'configs/gan.py:{size} is unknown; use one of :{", :".join(SIZES)}')
+    c = default_config()
+    c.name = f'gan:{size}'
+    c.data.update(tokenizer='word', lowercase=True, split='documents')
+    if size == 'judge':  # A word GPT on the sentences that runs/gan left in its work directory.
+        lines = ROOT / 'runs' / 'gan' / 'sentences'
+        c.data.update(path=str(lines / 'train.txt'), val_path=str(lines / 'val.txt'))
+        c.model.update(block_size=64, n_layer=2, n_head=4, n_embd=128, dropout=0.2)
+        c.train.update(steps=600, batch_size=16, learning_rate=2e-3, warmup_steps=20)
+        c.train.update(optimizer='muon', eval_every=100, save_every=100)
+        return c
+    c.task = 'gan'
+    c.model.update(position='sinusoidal', norm='layer', norm_place='branch', activation='gelu')
+    c.model.update(bias=True, qk_norm=False, residual_init='plain')
+    c.train.update(optimizer='adam', beta1=0.0, beta2=0.9, schedule='constant', grad_clip=0.0)
+    c.sample.update(temperature=1.0, num_samples=10)
+    if size == 'toy':
+        c.data.path = str(ROOT / 'data' / 'toy_language.txt')
+        c.model.update(block_size=10, n_embd=32, n_head=4, n_hidden=64)
+        c.data.val_fraction = 0.3
+        c.gan.update(max_words=8, output='gumbel_straight_through', n_critic=3)
+        c.train.update(steps=1500, batch_size=64, learning_rate=1e-3, schedule='cosine')
+        c.train.update(eval_every=100, save_every=100, steps_per_call=5)
+        return c
+    c.data.update(corpus='fortunes', val_fraction=0.15, vocab_size=4000)
+    c.gan.update(splitter='library', min_words=11, max_words=61)
+    c.model.update(block_size=64, n_embd=64, n_head=8, n_hidden=512)
+    if size == 'paper':
+        c.data.update(vocab_size=70_000, vocab_order='appearance')
+        c.gan.update(causal=False, n_mapping=8, n_noise_layer=6, n_plain_layer=6)
+        c.gan.update(n_critic_layer=12, n_class_layer=12, hide_after_end=False)
+        c.train.update(steps=100_000, batch_size=64, learning_rate=1e-4, logits_chunk=1)
+        return c
+    c.model.update(n_embd=128, n_head=4, n_hidden=256)
+    c.gan.update(output='gumbel_straight_through', loss='minimax', penalty=1.0, n_critic=1)
+    c.gan.update(critic_learning_rate=4e-4)
+    c.train.update(steps=1500, batch_size=32, learning_rate=2e-4, eval_every=100, save_every=100)
+    if size == 'fortunes':
+        c.gan.update(pretrain_steps=600, critic_steps=50)
+    else:  # From noise alone there is more to learn.
+        c.train.learning_rate = c.gan.critic_learning_rate = 1e-3
+    return c

@@ -1,0 +1,47 @@
+"""What most tasks do alike; each says otherwise where it does not."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from gptjax.config import Config
+from gptjax.errors import UserError
+from gptjax.tasks import sizes
+from gptjax.training.diagnosis import diagnose
+from gptjax.training.metrics import Row, plot_losses
+from gptjax.training.sharding import Layout
+
+
+class BaseTask:
+    """A part of `gptjax.training.task.Task`."""
+
+    config: Config
+    continues: ClassVar[bool] = True
+
+    def pretrained(self, layout: Layout) -> dict:
+        """Nothing: all parameters start fresh."""
+        del layout
+        return {}
+
+    def with_text(self, path: Path) -> 'BaseTask':
+        """Raises UserError: the task is evaluated on its own text alone."""
+        raise UserError(
+            f'--config.data.path={path} is not the text of this run, and task={self.config.task} '
+            'can be evaluated on no other; leave it out'
+        )
+
+    def usable_prompts(self, prompts: Sequence[str]) -> tuple[str, ...]:
+        """Those that are not empty; without any, the one that lets the model begin by itself."""
+        return tuple(filter(None, prompts)) or ('',)
+
+    def verdict(self, rows: list[Row]) -> str:
+        """Over- or underfitting, by the curves."""
+        return diagnose(rows)
+
+    def plot(self, rows: list[Row], path: Path, title: str) -> None:
+        """Draws training and validation loss, with the verdict."""
+        plot_losses(rows, path, title, self.verdict(rows))
+
+    def count_params(self) -> int:
+        """Numbers in the model."""
+        return sizes.count(sizes.abstract_params(self))

@@ -1,0 +1,119 @@
+"""How like real sentences are generated ones? Figures of two lists of sentences, nothing else.
+
+A sentence is a tuple of word ids. A distance is Jensen and Shannon's: the root of the divergence to
+the base 2, from 0 (the same) to 1 (nothing in common).
+"""
+
+import collections
+from collections.abc import Callable, Hashable, Iterable, Sequence
+
+import numpy as np
+
+from gptjax.errors import UserError
+
+Sentence = tuple[int, ...]
+LENGTH_BIN = 5  # words: in finer bins a thousand sentences differ from a thousand of their kind
+BLEU_SENTENCES = 200  # each is compared with all others, so this is what self-BLEU costs
+
+
+def figures(
+    sentences: Sequence[Sentence], held_out: Sequence[Sentence], real: Sequence[Sentence]
+) -> dict[str, float]:
+    """All that can be told quickly.
+
+    Args:
+      sentences: to be judged.
+      held_out: real ones that were not learnt from; the distances are to these.
+      real: where n-grams are looked up.
+    """
+    return {
+        'unigram_distance': distance(ngrams(sentences, 1), ngrams(held_out, 1)),
+        'bigram_distance': distance(ngrams(sentences, 2), ngrams(held_out, 2)),
+        'length_distance': distance(lengths(sentences), lengths(held_out)),
+        'bigram_share': share_known(sentences, real, 2),
+        'trigram_share': share_known(sentences, real, 3),
+        'distinct_2': share_distinct(ngrams(sentences, 2)),
+        'duplicates': 1 - share_distinct(sentences),
+        'mean_words': float(np.mean([len(sentence) for sentence in sentences])),
+    }
+
+
+def distance(ours: Iterable[Hashable], theirs: Iterable[Hashable]) -> float:
+    """Jensen-Shannon distance of two lists of anything; 1 if one of them is empty."""
+    a, b = collections.Counter(ours), collections.Counter(theirs)
+    if not a or not b:
+        return 1.0
+    keys = list(a.keys() | b.keys())
+    p, q = (np.array([c[key] for key in keys]) / c.total() for c in (a, b))
+    middle = (p + q) / 2
+
+    def divergence(x):
+        some = x > 0
+        return np.sum(x[some] * np.log2(x[some] / middle[some]))
+
+    return float(np.sqrt(max((divergence(p) + divergence(q)) / 2, 0.0)))
+
+
+def ngrams(sentences: Iterable[Sentence], n: int) -> list[Sentence]:
+    """All sequences of n words, those of different sentences apart."""
+    return [s[i : i + n] for s in sentences for i in range(len(s) - n + 1)]
+
+
+def lengths(sentences: Iterable[Sentence]) -> list[int]:
+    """The lengths in bins of LENGTH_BIN words."""
+    return [len(sentence) // LENGTH_BIN for sentence in sentences]
+
+
+def share_known(sentences, real, n: int) -> float:
+    """Share of the n-grams of some sentences that occur in real ones; 0 if there are none."""
+    known, ours = set(ngrams(real, n)), ngrams(sentences, n)
+    return sum(gram in known for gram in ours) / max(len(ours), 1)
+
+
+def share_distinct(items: Sequence[Hashable]) -> float:
+    """How many different ones there are, divided by how many; 0 if there are none."""
+    return len(set(items)) / max(len(items), 1)
+
+
+def self_bleu(sentences: Sequence[Sentence]) -> float:
+    """Mean BLEU (0 to 1) of each sentence against all others (Zhu et al., 2018, 1802.01886).
+
+    Of at most BLEU_SENTENCES of them, spread evenly. Low is diverse: 1 is the same sentence always.
+
+    Raises:
+      UserError: sacrebleu is not installed.
+    """
+    try:
+        from sacrebleu.metrics import BLEU
+    except ImportError:
+        raise UserError(
+            "self-BLEU needs sacrebleu, which is not installed; pip install -e '.[gan]'"
+        ) from None
+    chosen = np.linspace(0, len(sentences) - 1, min(len(sentences), BLEU_SENTENCES)).astype(int)
+    texts = [' '.join(map(str, sentences[i])) for i in chosen]
+    bleu = BLEU(tokenize='none', effective_order=True)
+    scores = [
+        bleu.sentence_score(text, texts[:i] + texts[i + 1 :]).score / 100
+        for i, text in enumerate(texts)
+    ]
+    return float(np.mean(scores))
+
+
+def by_frequency(
+    learnt: Sequence[Sentence], count: int, draw: np.random.Generator
+) -> list[Sentence]:
+    """The baseline: lengths and words drawn as often as they occur, each by itself."""
+    words = np.array([word for sentence in learnt for word in sentence])
+    chosen = draw.choice([len(sentence) for sentence in learnt], size=count)
+    return [tuple(draw.choice(words, size=n).tolist()) for n in chosen]
+
+
+def table(rows: dict[str, dict[str, float]], say: Callable[[str, float], str] | None = None) -> str:
+    """Figures of several lists as a Markdown table, a column a list."""
+    say = say or (lambda name, value: f'{value:.1f}' if abs(value) >= 10 else f'{value:.3f}')
+    names = list(dict.fromkeys(name for figures in rows.values() for name in figures))
+    lines = ['| | ' + ' | '.join(rows) + ' |', '|---' * (len(rows) + 1) + '|']
+    for name in names:
+        cells = (say(name, f[name]) if name in f else '' for f in rows.values())
+        lines.append(f'| {name.replace("_", " ")} | ' + ' | '.join(cells) + ' |')
+    return '\n'.join(lines)
