@@ -14,7 +14,7 @@ from pathlib import Path
 from absl import app, flags, logging
 
 from gptjax.config import Config
-from gptjax.errors import UserError, nearest
+from gptjax.errors import UserError, nearest, nearest_knob
 from gptjax.schema import flatten
 
 USER_MISTAKE = 1
@@ -86,14 +86,14 @@ def check_config_flags(argv: list[str]) -> list[str]:
     if not path.is_file() or not os.access(path, os.R_OK):
         raise UserError(
             f'--config={path} is not a file that can be read; '
-            + nearest(str(path), _known_configs())
+            + nearest(path.name, _known_configs(), os.path.basename)
         )
     known = [f'--config.{name}' for name, _ in flatten(Config())]
     for arg in rest:
         override = re.match(r'--?(?:no)?config\.([^=]*)', arg)
         if override and f'--config.{override[1]}' not in known:
             name = arg.split('=')[0]
-            raise UserError(f'{name} is no knob; {nearest(name, known)}')
+            raise UserError(f'{name} is no knob; {nearest_knob(name, known)}')
     return [program, f'--config={config}', *rest]
 
 
@@ -154,7 +154,9 @@ def default_workdir(config: str) -> str:
 
 
 def _known_configs() -> list[str]:
-    return sorted(map(str, Path('configs').glob('*.py'))) or ['configs/char.py']
+    first = 'configs/char.py'
+    others = sorted(map(str, Path('configs').glob('*.py')))
+    return [first, *(name for name in others if name != first)]
 
 
 def _leave(error: Exception | str, status: int):

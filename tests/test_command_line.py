@@ -21,7 +21,7 @@ def test_help_answers_in_under_a_second_and_loads_nothing_heavy():
     done = run_main('--help')
     assert time.monotonic() - began < 1.0
     assert done.returncode == 0
-    assert '--mode: <train|sample|eval|bench>' in done.stdout
+    assert '--mode: <train|sample|eval|data|bench|import|export>' in done.stdout
     program = 'import sys, main; print([m for m in ("jax", "flax", "orbax") if m in sys.modules])'
     done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == '[]'
@@ -46,7 +46,11 @@ def test_help_answers_in_under_a_second_and_loads_nothing_heavy():
         ([CHAR, '--config.=3'], 2, '--config. is no knob;'),
         ([CHAR, '--workdir='], 1, "--workdir='' is no usable name; give a folder"),
         ([CHAR, '--workdir=a\udcffb'], 1, 'is no usable name; give a folder'),
-        ([CHAR, '--mode=fly'], 2, '--mode=fly: value should be one of <train|sample|eval|bench>'),
+        (
+            [CHAR, '--mode=fly'],
+            2,
+            '--mode=fly: value should be one of <train|sample|eval|data|bench|import|export>',
+        ),
         ([CHAR, '--wokdir=x'], 2, "Unknown command line flag 'wokdir'. Did you mean: workdir"),
         ([CHAR, 'train'], 1, "unexpected argument 'train'; options begin with --"),
         ([CHAR, '--config.model.n_embd=130'], 1, 'n_embd=130 is not divisible .*n_head=4; .*=132'),
