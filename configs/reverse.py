@@ -11,8 +11,8 @@ def get_config():
     c.name, c.task = 'reverse', 'translation'
     c.data.update(corpus='reverse', tokenizer='char')
     c.model.update(block_size=16, n_layer=2, n_head=4, n_embd=64, position='learned')
-    c.translation.buckets = 1  # Of words so short, all may have the longest one's shape.
+    c.translation.buckets = 4
     c.train.update(steps=1000, batch_size=64, learning_rate=1e-2, warmup_steps=20)
-    c.train.update(optimizer='muon', steps_per_call=10)
+    c.train.update(optimizer='muon')
     c.sample.update(temperature=0.0, chunk=4)
     return c
