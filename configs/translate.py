@@ -3,6 +3,10 @@
 python main.py --config=configs/translate.py --mode=train          # :base with a GPU, else :small
 python main.py --config=configs/translate.py:small --mode=train
 python main.py --config=configs/translate.py:base --mode=train
+
+Ruth, Jonah, Romans and Philemon are held out; copying the source scores BLEU 46.1, chrF 66.4 there.
+:small (1.8M parameters) took 27 minutes on 2 CPU cores, shared with other work, and ended at loss
+1.250, BLEU 57.1 and chrF 72.5, still rising. :base has not been measured.
 """
 
 from gptjax.config import default_config
@@ -22,7 +26,7 @@ def get_config(size: str = ''):
     c.sample.update(temperature=0.0, chunk=8)
     if size == 'small':
         c.model.update(n_layer=2, n_head=4, n_embd=160)
-        c.train.update(steps=2400, batch_size=32, learning_rate=4e-3, warmup_steps=50)
+        c.train.update(steps=1500, batch_size=32, learning_rate=4e-3, warmup_steps=50)
     elif size == 'base':
         c.model.update(n_layer=6, n_head=8, n_embd=512, dropout=0.2, dtype='bfloat16')
         c.train.update(steps=8000, batch_size=128, learning_rate=1e-3, warmup_steps=200)

@@ -107,7 +107,9 @@ def read_pairs(paths: tuple[Path, ...], target_path: str = '') -> list[Pair]:
             f'{", ".join(map(str, paths))} has {len(sources)} lines and {target_path} has '
             f'{len(targets)}; aligned files have the same number, so add what is missing'
         )
-    return [(a.strip(), b.strip()) for a, b in zip(sources, targets, strict=True)]
+    # A tab within a line would be read as the border of a pair when it is saved as one.
+    pairs = zip(sources, targets, strict=True)
+    return [tuple(' '.join(text.split('\t')).strip() for text in pair) for pair in pairs]
 
 
 def _text(path: Path) -> str:

@@ -29,6 +29,12 @@ def test_a_tsv_and_two_files_give_the_same_pairs(tmp_path):
     assert parse_tsv(to_tsv(one.train), 'x') == lines[:9]
 
 
+def test_a_tab_within_a_line_of_two_files_becomes_a_space(tmp_path):
+    a, b = write(tmp_path / 'a', 'x\ty\n' * 3), write(tmp_path / 'b', 'z\n' * 3)
+    splits = read_splits(DataConfig(path=a), TranslationConfig(target_path=b))
+    assert parse_tsv(to_tsv(splits.train), 'x') == list(splits.train) == [('x y', 'z')] * 2
+
+
 def test_what_is_held_out(tmp_path):
     tsv = write(tmp_path / 'x.tsv', ''.join(f'{i}\t{i}\n' for i in range(20)))
     random = read_splits(DataConfig(path=tsv, split='documents'), TranslationConfig())
