@@ -20,7 +20,7 @@ ARGUMENTS = {
 }
 # Those that take pairs, and answer a prompt on a line of its own.
 PAIRS = {'reverse': [''], 'translate': ['small', 'base']}
-GAN_ARGUMENTS = ['fortunes', 'pure', 'toy', 'paper', 'judge']
+GANS = {'gan': ['fortunes', 'pure', 'toy', 'paper', 'judge']}
 # The real architecture at a size that compiles quickly; the real recipe on a text at hand.
 SMALL = [
     '--config.train.steps=2',
@@ -37,13 +37,21 @@ SMALL = [
 
 def test_every_config_is_listed_here():
     found = {path.stem for path in (ROOT / 'configs').glob('*.py')}
-    assert found == {*ARGUMENTS, *PAIRS, 'gan'}
+    assert found == {*ARGUMENTS, *PAIRS, *GANS}
 
 
-@pytest.mark.parametrize(
-    'config',
-    [f'configs/{n}.py{":" * bool(a)}{a}' for n, args in ARGUMENTS.items() for a in args],
-)
+def each(arguments: dict[str, list[str]]):
+    """All configs; beyond the first of a file they are among the long tests."""
+    return [
+        pytest.param(
+            f'configs/{name}.py:{argument}'.rstrip(':'), marks=[pytest.mark.slow] * (i > 0)
+        )
+        for name, several in arguments.items()
+        for i, argument in enumerate(several)
+    ]
+
+
+@pytest.mark.parametrize('config', each(ARGUMENTS))
 def test_config_trains_evaluates_and_samples(config, tmp_path, verse_file):
     common = [f'--config={config}', f'--workdir={tmp_path / "run"}', *SMALL]
     # The verses are one document.
@@ -61,9 +69,7 @@ def test_config_trains_evaluates_and_samples(config, tmp_path, verse_file):
     assert json.loads(done.stdout)['samples'][0]['text']
 
 
-@pytest.mark.parametrize(
-    'config', [f'configs/{name}.py:{a}'.rstrip(':') for name, args in PAIRS.items() for a in args]
-)
+@pytest.mark.parametrize('config', each(PAIRS))
 def test_config_learns_to_translate(config, tmp_path):
     pairs = tmp_path / 'pairs.tsv'
     pairs.write_text(''.join(f'{"ab" * n}\t{"ba" * n}\n' for n in (1, 2, 3, 4, 5, 6) * 3))
@@ -76,9 +82,8 @@ def test_config_learns_to_translate(config, tmp_path):
     assert json.loads(done.stdout)['samples'][0]['prompt'] == 'abab'
 
 
-@pytest.mark.parametrize('argument', GAN_ARGUMENTS)
-def test_gan_config_trains_evaluates_and_samples(argument, tmp_path, verse_file):
-    config = f'configs/gan.py:{argument}'
+@pytest.mark.parametrize('config', each(GANS))
+def test_gan_config_trains_evaluates_and_samples(config, tmp_path, verse_file):
     common = [f'--config={config}', f'--workdir={tmp_path / "run"}', *SMALL]
     data = [f'--config.data.path={verse_file}', '--config.data.val_path=']
     data += [f'--config.data.cache_dir={tmp_path}', '--config.data.val_fraction=0.3']
@@ -90,7 +95,7 @@ def test_gan_config_trains_evaluates_and_samples(argument, tmp_path, verse_file)
     common += ['--config.ganuse.samples=20', '--config.sample.num_samples=2']
     done = run_main(*common, *data, '--mode=train')
     assert done.returncode == 0, done.stderr
-    assert f'training gan:{argument}, ' in done.stderr
+    assert f'training {config[8:].replace(".py", "")}, ' in done.stderr
     done = run_main(*common, '--mode=sample', '--json')
     assert len(json.loads(done.stdout)['samples']) == 2
     done = run_main(*common, '--mode=eval', '--json')
