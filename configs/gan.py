@@ -1,6 +1,6 @@
 """Sentences from noise: a generator against a critic, after an older system (docs/gan.md).
 
-python main.py --config=configs/gan.py --mode=train           # fortunes; pre-trained first
+python main.py --config=configs/gan.py --mode=train           # fortunes: pre-trained, then play
 python main.py --config=configs/gan.py:judge --mode=train     # a word GPT on the same sentences
 python main.py --config=configs/gan.py --mode=eval --config.ganuse.judge=runs/gan-judge
 python main.py --config=configs/gan.py:toy --mode=train       # 72 sentences of a small grammar

@@ -1,4 +1,4 @@
-"""Sentences from noise: the generator and its critic, after the system that REFERENCE describes.
+"""Sentences from noise: the generator and its critic, after an older system (docs/gan.md).
 
 The suffixes of names are those of `layers.py`. A row of T ids is <START> words <END> <PAD>...; the
 players deal with what follows <START>, so there S = T - 1.

@@ -109,7 +109,7 @@ class Gan(BaseTask):
         )
 
     def evaluate(self, params: dict, layout: Layout, *, whole: bool = False) -> dict[str, Any]:
-        """`val_loss`, the mean of three distances from held-out sentences, and its company.
+        """`val_loss`, the mean of four distances from held-out sentences, and its company.
 
         Over the whole split there are also the figures that take long, the baselines, and what
         the judge says, if there is one.
@@ -120,7 +120,7 @@ class Gan(BaseTask):
             sentences.word_lists(rows) for rows in (self.sentences.train_NT, self.sentences.val_NT)
         )
         figures = likeness.figures(ours, held_out, learnt)
-        names = ('unigram_distance', 'bigram_distance', 'length_distance')
+        names = [name for name in figures if name.endswith('distance')]
         val_loss = float(np.mean([figures[name] for name in names]))
         if not whole:
             return {'val_loss': val_loss} | figures

@@ -29,6 +29,7 @@ def figures(
     return {
         'unigram_distance': distance(ngrams(sentences, 1), ngrams(held_out, 1)),
         'bigram_distance': distance(ngrams(sentences, 2), ngrams(held_out, 2)),
+        'trigram_distance': distance(ngrams(sentences, 3), ngrams(held_out, 3)),
         'length_distance': distance(lengths(sentences), lengths(held_out)),
         'bigram_share': share_known(sentences, real, 2),
         'trigram_share': share_known(sentences, real, 3),

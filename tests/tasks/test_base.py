@@ -24,7 +24,7 @@ def test_a_task_with_its_own_text_alone_refuses_another():
     class Own(BaseTask):
         config = Config(task='gan')
 
-    with pytest.raises(UserError, match=r'path=x\.txt is not the text of this run, and task=gan can'):
+    with pytest.raises(UserError, match=r'path=x\.txt is not the text of this run, and tas'):
         Own().with_text(Path('x.txt'))
 
 
