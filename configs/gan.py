@@ -59,7 +59,8 @@ def get_config(size: str = 'fortunes'):
     c.gan.update(critic_learning_rate=4e-4)
     c.train.update(steps=1500, batch_size=32, learning_rate=2e-4, eval_every=100, save_every=100)
     if size == 'fortunes':
-        c.gan.update(pretrain_steps=600, critic_steps=50)
+        c.gan.update(pretrain_steps=400, critic_steps=30)
+        c.train.steps = 800
     else:  # From noise alone there is more to learn.
         c.train.learning_rate = c.gan.critic_learning_rate = 1e-3
     return c
