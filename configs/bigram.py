@@ -2,7 +2,8 @@
 
 python main.py --config=configs/bigram.py --mode=train
 
-{HEADER_BIGRAM}
+Seconds on 2 CPU cores; 2.495 nats per character, and counting the training text's pairs gives
+2.492 (each counted once more) to 2.496 (a hundredth more): there is nothing left to learn.
 """
 
 from gptjax.config import default_config
