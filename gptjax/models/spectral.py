@@ -1,9 +1,9 @@
 """Spectral normalisation as a function of the parameters: nothing to keep between steps."""
 
-import math
-
 import jax
 import jax.numpy as jnp
+
+from gptjax.models.linear import matrix_shape
 
 ITERATIONS = 8
 
@@ -22,9 +22,7 @@ def spectrally_normalized(params):
 
 
 def _largest_singular_value(path, kernel):
-    # Attention's last matrix has two axes of inputs, every other kernel one.
-    inputs = math.prod(kernel.shape[:-1]) if path[-2].key == 'out' else kernel.shape[0]
-    matrix = kernel.reshape(inputs, -1)
+    matrix = kernel.reshape(matrix_shape(path[-2].key, kernel.shape))
     frozen = jax.lax.stop_gradient(matrix)
 
     def turn(_, v):
