@@ -2,7 +2,8 @@
 
 python main.py --config=configs/bpe.py --mode=train
 
-{HEADER_BPE}
+Takes some 3 minutes on 2 CPU cores and ends at 3.948 nats per token, 2.149 bits per character
+(configs/char.py:small: 2.254).
 """
 
 from gptjax.config import default_config
