@@ -18,8 +18,8 @@ def get_config(tokens: str = 'bpe'):
     c.data.update(corpus='hafez', normalize='persian', split='documents', tokenizer=tokens)
     c.data.vocab_size = 4096
     c.model.update(block_size=128 if tokens == 'char' else 64, n_layer=4, n_head=4, n_embd=128)
-    c.model.update(dropout=0.1 if tokens == 'char' else 0.3, tied_head=True)
+    c.model.update(dropout=0.1 if tokens == 'char' else 0.2, tied_head=True)
     c.train.update(batch_size=16, optimizer='muon', learning_rate=4e-3, warmup_steps=20)
-    c.train.update(steps=1500 if tokens == 'char' else 400, eval_every=100, save_every=100)
+    c.train.update(steps=1500 if tokens == 'char' else 500, eval_every=100, save_every=100)
     c.sample.max_new_tokens = 600 if tokens == 'char' else 200  # A ghazal ends before.
     return c
