@@ -1,14 +1,19 @@
 """What most tasks do alike; each says otherwise where it does not."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+import jax
+
 from gptjax.config import Config
 from gptjax.errors import UserError
 from gptjax.tasks import sizes
+from gptjax.training import steps
 from gptjax.training.diagnosis import diagnose
 from gptjax.training.metrics import Row, plot_losses
+from gptjax.training.optim import make_optimizer, make_schedule
 from gptjax.training.sharding import Layout
 
 
@@ -45,3 +50,24 @@ class BaseTask:
     def count_params(self) -> int:
         """Numbers in the model."""
         return sizes.count(sizes.abstract_params(self))
+
+
+class LossTask(BaseTask):
+    """A task that lowers one loss: `loss(params, batch, key)` -> (its sum, the number of terms)."""
+
+    @functools.cached_property
+    def train_step(self):
+        """(state, batch) -> (state, metrics), pure."""
+        config = self.config.train
+        schedule = make_schedule(config)
+        return steps.make_train_step(self.loss, self.optimizer, schedule, config.accumulate)
+
+    @functools.cached_property
+    def optimizer(self):
+        """The configured one."""
+        return make_optimizer(self.config.train)
+
+    @functools.cached_property
+    def eval_step(self):
+        """(params, batch) -> (sum of losses, their number), jitted; without dropout."""
+        return jax.jit(self.loss)

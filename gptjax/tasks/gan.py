@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gptjax.config import Config, SampleConfig
 from gptjax.errors import UserError
 from gptjax.files import write_atomically
 from gptjax.generation import from_noise
-from gptjax.models.gan import Critic, Generator, draw_noise
+from gptjax.models.gan import Critic, Generator
 from gptjax.schema import flatten
 from gptjax.tasks import gan_figures, sizes
 from gptjax.tasks.base import BaseTask
+from gptjax.tasks.gan_writer import Writer
 from gptjax.tasks.unused import require_default
 from gptjax.text import corpora, likeness, sentences, tokenizers
 from gptjax.text.clean import clean
@@ -85,6 +85,10 @@ class Gan(BaseTask):
         config = self.config
         args = (config.model, config.gan, self.tokenizer.vocab_size)
         return Adversaries(config, Players(config, Generator(*args), Critic(*args)))
+
+    @functools.cached_property
+    def _writer(self) -> Writer:
+        return Writer(self.config, self.adversaries.players.generator)
 
     def init_state(self, key: jax.Array) -> steps.TrainState:
         """Fresh parameters and optimizer states of both players."""
@@ -154,7 +158,7 @@ class Gan(BaseTask):
         written = []
         for first in range(0, count, rows):
             row_B = layout.put(np.arange(first, first + rows, dtype=np.int32))
-            ids_BT = layout.wait(self._write(params['generator'], key, row_B))
+            ids_BT = layout.wait(self._writer.as_in_training(params['generator'], key, row_B))
             written += sentences.word_lists(np.asarray(jax.device_get(ids_BT)))
         return written[:count]
 
@@ -180,7 +184,7 @@ class Gan(BaseTask):
         for i, ids in enumerate(prompt_ids):
             forced_BT[i * n : (i + 1) * n, 1 : len(ids) + 1] = ids
         row_B = np.arange(len(forced_BT), dtype=np.int32)
-        ids_BT = self._write_as_asked(
+        ids_BT = self._writer.as_asked(
             params['generator'], steps.run_key(config.seed), row_B, forced_BT, config.temperature
         )
         texts = []
@@ -241,35 +245,6 @@ class Gan(BaseTask):
                 f'the prompt has {len(words)} words, and a sentence has at most {most}; shorten it'
             )
         return self.tokenizer.encode(text)
-
-    @functools.cached_property
-    def _write(self):
-        """Jitted: (generator's parameters, key, row_B) -> ids_BT, as in training."""
-        model = self.adversaries.players.generator
-
-        def write(params, key, row_B):
-            noise = draw_noise(self.config.model, self.config.gan, key, row_B)
-            return from_noise.write(model, params, from_noise.style(model, params, noise), noise)
-
-        return jax.jit(write)
-
-    @functools.cached_property
-    def _write_as_asked(self):
-        """Jitted: as `_write`, with the style that the configuration asks for."""
-        model, kind = self.adversaries.players.generator, self.config.ganuse.style
-
-        def write(params, key, row_B, forced_BT, temperature):
-            noise = draw_noise(self.config.model, self.config.gan, key, row_B)
-            w_BTD = from_noise.style(model, params, noise)
-            if kind == 'fixed':
-                w_BTD = jnp.broadcast_to(w_BTD[:1], w_BTD.shape)
-            if kind == 'interpolate':  # The noise of the positions is then that of the first row.
-                share_B11 = jnp.linspace(0, 1, len(row_B))[:, None, None]
-                w_BTD = (1 - share_B11) * w_BTD[:1] + share_B11 * w_BTD[-1:]
-                noise = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), noise)
-            return from_noise.write(model, params, w_BTD, noise, forced_BT, temperature)
-
-        return jax.jit(write)
 
 
 def check(config: Config) -> None:

@@ -20,19 +20,18 @@ from gptjax.models.bigram import Bigram
 from gptjax.models.decoder import Decoder
 from gptjax.schema import flatten
 from gptjax.tasks import evaluation, sizes, start
-from gptjax.tasks.base import BaseTask
+from gptjax.tasks.base import LossTask
 from gptjax.text import batches, corpora, run_data, token_files, tokenizers
 from gptjax.text.prompts import encode_prompt
 from gptjax.training import runs, steps
 from gptjax.training.losses import chunked_cross_entropy, cross_entropy
-from gptjax.training.optim import make_optimizer, make_schedule
 from gptjax.training.sharding import Layout
 
 MODELS = {'decoder': Decoder, 'bigram': Bigram}
 
 
 @dataclasses.dataclass(frozen=True)
-class LanguageModel(BaseTask):
+class LanguageModel(LossTask):
     """See `gptjax.training.task.Task`; `stream_text` is how it generates."""
 
     config: Config
@@ -104,14 +103,7 @@ class LanguageModel(BaseTask):
             key_lora = jax.random.fold_in(key, 1)
             targets = self.config.train.lora_targets
             params |= {lora.COLLECTION: lora.init(params['params'], rank, targets, key_lora)}
-        return steps.init_state(params, self._optimizer, key)
-
-    @functools.cached_property
-    def train_step(self):
-        """(state, batch) -> (state, metrics), pure."""
-        config = self.config.train
-        schedule = make_schedule(config)
-        return steps.make_train_step(self.loss, self._optimizer, schedule, config.accumulate)
+        return steps.init_state(params, self.optimizer, key)
 
     def loss(self, params: dict, batch: dict, key: jax.Array | None = None):
         """(sum of nats, number of targets) of a batch; with a key, dropout is on."""
@@ -153,7 +145,7 @@ class LanguageModel(BaseTask):
 
         def measure(tokens_T, whole_split: bool) -> tuple[float, float]:
             def step(batch):
-                return layout.wait(self._eval_step(params, layout.put(batch)))
+                return layout.wait(self.eval_step(params, layout.put(batch)))
 
             return evaluation.sum_nats(step, tokens_T, self.config, layout.rows, whole_split)
 
@@ -255,11 +247,3 @@ class LanguageModel(BaseTask):
         params = sizes.abstract_params(self)['params']
         multiplied = [x for name, x in params.items() if name not in self.model.looked_up]
         return 6 * sizes.count(multiplied) + 12 * model.n_layer * model.block_size * model.n_embd
-
-    @functools.cached_property
-    def _optimizer(self):
-        return make_optimizer(self.config.train)
-
-    @functools.cached_property
-    def _eval_step(self):
-        return jax.jit(self.loss)

@@ -19,7 +19,7 @@ from gptjax.files import write_atomically
 from gptjax.models.seq2seq import Seq2Seq
 from gptjax.schema import flatten
 from gptjax.tasks import sizes
-from gptjax.tasks.base import BaseTask
+from gptjax.tasks.base import LossTask
 from gptjax.tasks.scores import EXAMPLES, compare, describe, require_sacrebleu
 from gptjax.tasks.translator import Translator
 from gptjax.tasks.unused import require_default
@@ -30,7 +30,6 @@ from gptjax.text.pairs import Pair, parse_tsv, read_pairs, read_splits, to_tsv
 from gptjax.text.reading import file_sha256
 from gptjax.training import steps
 from gptjax.training.losses import cross_entropy
-from gptjax.training.optim import make_optimizer, make_schedule
 from gptjax.training.sharding import Layout
 
 EVAL_PAIRS = 64  # computed at a time in an evaluation
@@ -41,7 +40,7 @@ MODEL_KNOBS = ('shared_vocab', 'n_encoder_layer', 'copy')
 
 
 @dataclasses.dataclass(frozen=True)
-class Translation(BaseTask):
+class Translation(LossTask):
     """See `gptjax.training.task.Task`; `stream_text` is how it generates."""
 
     config: Config
@@ -130,14 +129,7 @@ class Translation(BaseTask):
     def init_state(self, key: jax.Array) -> steps.TrainState:
         """Fresh parameters and optimizer state."""
         one = jnp.zeros((1, 1), jnp.int32)
-        return steps.init_state(self.model.init(key, one, one[0], one), self._optimizer, key)
-
-    @functools.cached_property
-    def train_step(self):
-        """(state, batch) -> (state, metrics), pure."""
-        config = self.config.train
-        schedule = make_schedule(config)
-        return steps.make_train_step(self.loss, self._optimizer, schedule, config.accumulate)
+        return steps.init_state(self.model.init(key, one, one[0], one), self.optimizer, key)
 
     def loss(self, params: dict, batch: Batch, key: jax.Array | None = None):
         """(sum of nats, number of targets) of a batch; with a key, dropout and smoothing are on."""
@@ -170,7 +162,7 @@ class Translation(BaseTask):
         else:
             train = self.config.train
             chosen = (self.val.batch(train.seed, i, rows) for i in range(train.eval_batches))
-        sums = [layout.wait(self._eval_step(params, layout.put(batch))) for batch in chosen]
+        sums = [layout.wait(self.eval_step(params, layout.put(batch))) for batch in chosen]
         nats, tokens = np.sum(jax.device_get(sums), axis=0, dtype=np.float64)
         val_loss = float(nats / tokens)
         if not whole:
@@ -267,11 +259,3 @@ class Translation(BaseTask):
         encoded = encode(pairs, *tokenizers, count)
         encoded.require_fit(name, self.config.model.block_size)
         return encoded
-
-    @functools.cached_property
-    def _optimizer(self):
-        return make_optimizer(self.config.train)
-
-    @functools.cached_property
-    def _eval_step(self):
-        return jax.jit(self.loss)
