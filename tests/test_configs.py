@@ -40,11 +40,15 @@ def test_every_config_is_listed_here():
     assert found == {*ARGUMENTS, *PAIRS, *GANS}
 
 
+QUICK = ('char', 'gpt2', 'persian', 'reverse')
+
+
 def each(arguments: dict[str, list[str]]):
-    """All configs; beyond the first of a file they are among the long tests."""
+    """All configs; most are among the long tests."""
     return [
         pytest.param(
-            f'configs/{name}.py:{argument}'.rstrip(':'), marks=[pytest.mark.slow] * (i > 0)
+            f'configs/{name}.py:{argument}'.rstrip(':'),
+            marks=[pytest.mark.slow] * (i > 0 or name not in QUICK),
         )
         for name, several in arguments.items()
         for i, argument in enumerate(several)

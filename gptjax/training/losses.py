@@ -47,6 +47,7 @@ def chunked_cross_entropy(logits_fn, params, x_BTD, targets_BT, lengths_B, chunk
       chunk: positions of each row whose logits are computed at a time.
     """
     b, t = targets_BT.shape
+    chunk = min(chunk, t)  # Short rows are not padded up to it.
     parts = -(-t // chunk)
 
     def split(rows):  # To (parts, B, chunk, ...); what is added is beyond every length.
