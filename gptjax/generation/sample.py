@@ -163,7 +163,12 @@ def _prefill(model: Decoder, params, tokens_BT, pos_BT, slots: int, first_slot):
     cache = Cache.empty(model.config, len(tokens_BT), slots).replace(slot=jnp.int32(first_slot))
     x_BTD, cache = model.apply(params, tokens_BT, pos_BT, cache, method='hidden')
     logits_BTV = model.apply(params, x_BTD[:, -1:], method='logits')
-    return cache, logits_BTV[:, 0].astype(jnp.float32)
+    return cache, _next_logits(model, logits_BTV)
+
+
+def _next_logits(model: Decoder, logits_BTV):
+    """(B, V) float32 logits after the only position, without what pads the vocabulary."""
+    return logits_BTV[:, 0, : model.vocab_size].astype(jnp.float32)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 8), donate_argnums=2)
@@ -198,9 +203,7 @@ def _decode_chunk(
         token_B = choose(rows.logits_BV, rules, gumbel_BV, rows.seen_BV)
         pos_B = jnp.where(active_B, counters.length_B + i, NOBODY)
         logits_BTV, cache = model.apply(params, token_B[:, None], pos_B[:, None], rows.cache)
-        logits_BV = jnp.where(
-            active_B[:, None], logits_BTV[:, 0].astype(jnp.float32), rows.logits_BV
-        )
+        logits_BV = jnp.where(active_B[:, None], _next_logits(model, logits_BTV), rows.logits_BV)
         seen_BV = rows.seen_BV
         if seen_BV is not None:
             seen_BV |= jax.nn.one_hot(token_B, seen_BV.shape[1], dtype=bool) & active_B[:, None]

@@ -166,3 +166,16 @@ def test_one_compilation_serves_prompts_of_many_lengths():
     for n in (3, 5, 8):
         generate([LONG[:n]], PLAIN)
     assert sample._decode_chunk._cache_size() == compiled
+
+
+def test_a_padded_vocabulary_changes_no_text():
+    """The padding has no logits of its own in a text, and no noise is drawn for it."""
+    model, params = make()
+    padded = Decoder(dataclasses.replace(CONFIG, vocab_multiple=8), V)
+    wide = jax.tree.map(jnp.asarray, params)
+    for name, axis in (('embed', 0), ('head', 1)):
+        ((leaf, table),) = params['params'][name].items()
+        widths = [(0, 3 * (i == axis)) for i in range(2)]
+        wide['params'][name] = {leaf: jnp.pad(table, widths, constant_values=9.0)}
+    expected = sample.generate(model, params, [SHORT], PLAIN)
+    np.testing.assert_array_equal(sample.generate(padded, wide, [SHORT], PLAIN), expected)
