@@ -106,7 +106,7 @@ def test_gan_config_trains_evaluates_and_samples(config, tmp_path):
     assert f'training {config[8:].replace(".py", "")}, ' in done.stderr
     done = run_main(*common, '--mode=sample', '--json')
     assert len(json.loads(done.stdout)['samples']) == 2
-    done = run_main(*common, '--mode=eval', '--json')
+    done = run_main(*common, *data, '--mode=eval', '--json')
     assert json.loads(done.stdout)['val_loss'] > 0
 
 
