@@ -7,6 +7,7 @@ input; a worker answers likewise on standard output. A worker that is not asked 
 import dataclasses
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -75,8 +76,13 @@ class Job:
 
 def resident_bytes() -> int:
     """The most main memory that this process had so far."""
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kilobytes * (1 if sys.platform == 'darwin' else 1024)
+    status = Path('/proc/self/status')
+    if status.exists():
+        # On Linux getrusage also counts the parent as it was at the fork, which may be larger.
+        kilobytes = int(re.search(r'VmHWM:\s+(\d+) kB', status.read_text())[1])
+        return kilobytes * 1024
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most * (1 if sys.platform == 'darwin' else 1024)
 
 
 def serve(make_subject: Callable[[Job], Any]) -> None:

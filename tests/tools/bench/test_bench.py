@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -12,7 +14,7 @@ from gptjax.config import BenchConfig
 from gptjax.tools.bench import report, run
 from gptjax.tools.bench.worker import Job
 from gptjax.tools.request import Request
-from tests.conftest import replace, run_main
+from tests.conftest import ROOT, replace, run_main
 
 VARIANTS = {
     'gpt2': {
@@ -100,6 +102,19 @@ def test_the_ratio_is_over_the_best_of_pytorchs_modes():
     assert compared['best'] == 'torch_compile'
     assert compared['ratio'] == pytest.approx(2.1)
     assert compared['ratios']['torch_eager']['all'] == [3.0, 3.0]
+
+
+def test_the_memory_of_the_parent_is_not_counted():
+    child = 'from gptjax.tools.bench.worker import resident_bytes; print(resident_bytes())'
+    parent = (
+        'import subprocess, sys\n'
+        "held = b'x' * 500_000_000\n"
+        'subprocess.run([sys.executable, "-c", sys.argv[1]], check=True)\n'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', parent, child], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert 5e6 < int(done.stdout) < 400e6
 
 
 @pytest.mark.parametrize(
