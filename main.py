@@ -37,6 +37,7 @@ PROMPT = flags.DEFINE_multi_string('prompt', [], 'Text to continue; may be repea
 PROMPT_FILE = flags.DEFINE_string('prompt_file', None, 'A prompt a line; - is standard input.')
 SOURCE = flags.DEFINE_string('source', '', 'Of --mode=import: a folder, or a name on the hub.')
 TARGET = flags.DEFINE_string('target', '', 'Of --mode=export: a new folder.')
+HTML = flags.DEFINE_string('html', '', 'Of --mode=sample: a page to write the texts to.')
 COMPILATION_CACHE = flags.DEFINE_bool(
     'compilation_cache', True, 'Keep compiled programs in ~/.cache/gptjax for the next start.'
 )
@@ -59,7 +60,14 @@ def main(argv: list[str]) -> int:
 
     command = command_line.command_to_repeat(sys.argv)
     request = Request(
-        config, Path(workdir), command, prompts, JSON.value, SOURCE.value, TARGET.value
+        config,
+        Path(workdir),
+        command,
+        prompts,
+        JSON.value,
+        SOURCE.value,
+        TARGET.value,
+        HTML.value,
     )
     return importlib.import_module(MODES[MODE.value]).run(request)
 

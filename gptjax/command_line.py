@@ -99,7 +99,7 @@ def check_config_flags(argv: list[str]) -> list[str]:
 
 def command_to_repeat(argv: Sequence[str]) -> str:
     """The command line without what one would change next: its mode, prompts and output."""
-    changing = ('mode', 'prompt', 'prompt_file', 'json', 'nojson', 'source', 'target')
+    changing = ('mode', 'prompt', 'prompt_file', 'json', 'nojson', 'source', 'target', 'html')
     kept, args = [], list(argv[1:])
     while args:
         arg = args.pop(0)

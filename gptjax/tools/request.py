@@ -23,6 +23,7 @@ class Request:
     as_json: bool = False
     source: str = ''  # of --mode=import
     target: str = ''  # of --mode=export
+    html: str = ''  # of --mode=sample
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,14 +5,18 @@ import itertools
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 from gptjax.config import SampleConfig
+from gptjax.tools import page
 from gptjax.tools.request import Request, Trained, load_trained
 from gptjax.training.progress import say
 
 
 def run(request: Request) -> int:
-    """Prints the texts as they come, or one JSON object with --json."""
+    """Prints the texts as they come, or one JSON object with --json, or writes a page of them."""
+    if request.html:
+        page.check(Path(request.html))
     trained = load_trained(request)
     config = request.config.sample
     prompts = trained.task.usable_prompts(request.prompts)
@@ -21,11 +25,14 @@ def run(request: Request) -> int:
     pieces = trained.task.stream_text(trained.params, prompts, config)
     rows = [prompt for prompt in prompts for _ in range(config.num_samples)]
     say(f'Step {trained.step} of {request.workdir}')
-    if request.as_json:
+    if request.as_json or request.html:
         texts = whole_texts(trained, pieces)
         samples = [{'prompt': p, 'text': t} for p, t in zip(rows, texts, strict=True)]
-        sampling = dataclasses.asdict(config)
-        print(json.dumps({'samples': samples, 'step': trained.step, 'sampling': sampling}))
+        if request.html:
+            _write_page(Path(request.html), trained, samples)
+        if request.as_json:
+            sampling = dataclasses.asdict(config)
+            print(json.dumps({'samples': samples, 'step': trained.step, 'sampling': sampling}))
     elif trained.task.continues:
         show(rows, pieces)
     else:
@@ -81,6 +88,13 @@ def whole_texts(trained: Trained, pieces: Iterable[list[str]]) -> Iterator[str]:
     if trained.task.continues:
         return map(''.join, zip(*pieces, strict=True))
     return itertools.chain.from_iterable(pieces)
+
+
+def _write_page(path: Path, trained: Trained, samples: list[dict[str, str]]) -> None:
+    between = '' if trained.task.continues else '\n'
+    title = f'{trained.task.config.name}, step {trained.step}'
+    page.write(path, title, ((s['prompt'] + between, s['text']) for s in samples))
+    say(f'Wrote {path}')
 
 
 def _write(text: str) -> None:

@@ -1,5 +1,6 @@
 """A run as its user lives it: train, stop, resume, evaluate, sample."""
 
+import html
 import json
 import os
 import shlex
@@ -236,7 +237,11 @@ def test_samples(home):
     assert [s['prompt'] for s in answer['samples']] == ['ROMEO:', 'ROMEO:', 'JU', 'JU']
     assert {len(s['text']) for s in answer['samples']} == {30}
     assert answer['sampling']['max_new_tokens'] == 30
-    alone = json.loads(sample(home, '--prompt=JU', '--json').stdout)
+    alone_run = sample(home, '--prompt=JU', '--json', '--html=page.html')
+    alone = json.loads(alone_run.stdout)
+    assert 'Wrote page.html' in alone_run.stderr
+    page = html.unescape((home[0] / 'page.html').read_text())
+    assert '<p dir="ltr"><b>JU</b>' + alone['samples'][0]['text'] + '</p>' in page
     assert alone['samples'][0] == answer['samples'][2]
     streamed = sample(home, '--prompt=JU')
     assert streamed.stdout == 'JU' + alone['samples'][0]['text'] + '\n'

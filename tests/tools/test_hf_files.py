@@ -13,12 +13,15 @@ from gptjax.config import Config
 from gptjax.errors import UserError
 from gptjax.tools import export_hf, import_hf
 from gptjax.tools.request import Request, load_trained
-from tests.conftest import one_line, run_main
+from tests.conftest import VERSE, one_line, run_main
 
 SMALL = [
     '--config=configs/char_nanogpt.py:cpu',
-    '--config.train.steps=60',
+    '--config.train.steps=200',
     '--config.train.batch_size=8',
+    '--config.train.steps_per_call=10',
+    '--config.train.learning_rate=1e-2',
+    '--config.train.warmup_steps=0',
     '--config.model.block_size=16',
     '--config.model.n_layer=2',
     '--config.model.n_head=2',
@@ -35,7 +38,7 @@ def exported(tmp_path_factory, verse_file):
     assert done.returncode == 0, done.stderr
     done = run_main(*flags, '--mode=export', f'--target={folder / "out"}')
     assert done.returncode == 0, done.stderr
-    assert f'Exported step 60 of {folder / "run"} to {folder / "out"}' in done.stderr
+    assert f'Exported step 200 of {folder / "run"} to {folder / "out"}' in done.stderr
     return flags, folder
 
 
@@ -89,7 +92,8 @@ def test_import_undoes_export(exported, verse_file, tmp_path):
     )
 
 
-def test_an_imported_model_can_be_fine_tuned(exported, verse_file, tmp_path):
+def test_an_imported_model_can_be_fine_tuned(exported, tmp_path):
+    """A LoRA change alone learns a text in which other letters follow each other."""
     _, folder = exported
     done = run_main(
         '--config=configs/gpt2.py',
@@ -98,27 +102,30 @@ def test_an_imported_model_can_be_fine_tuned(exported, verse_file, tmp_path):
         f'--source={folder / "out"}',
     )
     assert done.returncode == 0, done.stderr
+    other = tmp_path / 'backwards.txt'
+    other.write_text((VERSE * 20)[::-1])
     flags = [
         '--config=configs/gpt2_finetune.py',
         f'--workdir={tmp_path / "tuned"}',
         f'--config.train.init_from={tmp_path / "gpt2"}',
-        f'--config.data.path={verse_file}',
+        f'--config.data.path={other}',
         '--config.model.block_size=16',
-        '--config.train.lora_rank=2',
+        '--config.model.dropout=0.0',
+        '--config.train.lora_rank=4',
         '--config.train.lora_targets=("query", "down")',
         '--config.train.learning_rate=0.03',
         '--config.train.warmup_steps=0',
-        '--config.train.steps=60',
-        '--config.train.eval_every=60',
+        '--config.train.steps=100',
+        '--config.train.eval_every=100',
     ]
     done = run_main(*flags, '--mode=train')
     assert done.returncode == 0, done.stderr
-    assert 'of which a LoRA change of rank 2 is trained' in done.stderr
+    assert 'of which a LoRA change of rank 4 is trained' in done.stderr
     losses = [
         json.loads(line)['train_loss']
         for line in (tmp_path / 'tuned' / 'metrics.jsonl').read_text().splitlines()
     ]
-    assert losses[-1] < losses[0] - 0.02
+    assert losses[-1] < losses[0] - 1
     done = run_main(*flags, '--mode=export', f'--target={tmp_path / "merged"}')
     assert done.returncode == 0, done.stderr
     before, after = (

@@ -1,0 +1,64 @@
+"""Texts as a page of HTML, each in the direction of its script: not every terminal knows both."""
+
+import html
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+
+from gptjax.errors import UserError
+from gptjax.files import write_atomically
+
+MARK = '<meta name="generator" content="gptjax">'
+STYLE = """
+:root { color-scheme: light dark; font: 1.1rem/1.7 Georgia, 'Noto Naskh Arabic', serif }
+body { max-width: 42rem; margin: 2rem auto; padding: 0 1rem }
+h1 { font-size: 1.1rem; font-weight: normal; opacity: 0.7 }
+p { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; padding: 1.5rem 0 }
+p { border-top: 1px solid #8884 }
+b { font-weight: normal; opacity: 0.6 }
+"""
+
+
+def direction(text: str) -> str:
+    """'rtl' or 'ltr', by the first letter that has one (Unicode's annex 9, rules P2 and P3)."""
+    kinds = map(unicodedata.bidirectional, text)
+    return 'rtl' if next((k for k in kinds if k in ('L', 'R', 'AL')), 'L') != 'L' else 'ltr'
+
+
+def render(title: str, samples: Iterable[tuple[str, str]]) -> str:
+    """A page that needs nothing else.
+
+    Args:
+      title: plain text, like all that follows.
+      samples: prompts, shown paler, and what the model made of them.
+    """
+    paragraphs = [
+        f'<p dir="{direction(prompt + text)}"><b>{html.escape(prompt)}</b>{html.escape(text)}</p>'
+        for prompt, text in samples
+    ]
+    name = html.escape(title)
+    return '\n'.join(
+        [
+            '<!doctype html>',
+            f'<html lang=""><head><meta charset="utf-8">{MARK}',
+            '<meta name="viewport" content="width=device-width">',
+            f'<title>{name}</title><style>{STYLE}</style></head><body><h1>{name}</h1>',
+            *paragraphs,
+            '</body></html>\n',
+        ]
+    )
+
+
+def check(path: Path) -> None:
+    """Raises UserError if a page cannot go there without the loss of something else."""
+    if path.is_dir():
+        raise UserError(f'--html={path} is a folder; name a file, such as {path / "sample.html"}')
+    if path.exists() and MARK.encode() not in path.read_bytes()[:500]:
+        raise UserError(f'--html={path} is there already, and no page of ours; name another file')
+
+
+def write(path: Path, title: str, samples: Iterable[tuple[str, str]]) -> None:
+    """Writes the page whole or not at all."""
+    check(path)
+    # A model of bytes may end within a character: surrogates are no text for a page.
+    write_atomically(path, render(title, samples).encode('utf-8', 'replace'))
