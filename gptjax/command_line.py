@@ -83,7 +83,8 @@ def check_config_flags(argv: list[str]) -> list[str]:
             return argv
         raise UserError(f'--config is missing; try --config={_known_configs()[0]}')
     path = Path(config.split(':')[0])
-    if not path.is_file() or not os.access(path, os.R_OK):
+    # Not path.is_file(): that raises where a folder above is closed.
+    if not os.path.isfile(path) or not os.access(path, os.R_OK):
         raise UserError(
             f'--config={path} is not a file that can be read; '
             + nearest(path.name, _known_configs(), os.path.basename)

@@ -104,19 +104,21 @@ def test_a_broken_config_file_is_one_line(content, message, tmp_path):
     assert message in line
 
 
-def test_an_unreadable_config_is_refused(tmp_path):
-    path = tmp_path / 'mine.py'
+@pytest.mark.parametrize('closed', ['mine.py', '.'])
+def test_an_unreadable_config_is_refused(tmp_path, closed):
+    path = tmp_path / 'folder' / 'mine.py'
+    path.parent.mkdir()
     path.write_text('')
-    path.chmod(0)
+    (path.parent / closed).chmod(0)
     if os.geteuid() == 0:  # Root reads everything: ask as somebody else.
-        os.chmod(tmp_path, 0o755)
         program = (
             f'import os, sys; sys.path.insert(0, {str(ROOT)!r})\n'
             'from gptjax import command_line; os.setuid(65534)\n'
             f'command_line.check_config_flags(["main.py", "--config={path}"])'
         )
-        for folder in (tmp_path.parent, tmp_path.parent.parent):
-            folder.chmod(0o755)
+        for folder in (tmp_path, *tmp_path.parents):
+            if folder == tmp_path or folder.name.startswith(('pytest-', 'popen-')):
+                folder.chmod(0o755)
         done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
         assert 'is not a file that can be read' in done.stderr
     else:

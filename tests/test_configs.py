@@ -1,4 +1,4 @@
-"""Every config file trains for two steps and then samples, as a user would type it."""
+"""Every config file trains for two steps, evaluates, shows a sample and names the next command."""
 
 import json
 
@@ -40,7 +40,7 @@ def test_every_config_is_listed_here():
     assert found == {*ARGUMENTS, *PAIRS, *GANS}
 
 
-QUICK = ('char', 'gpt2', 'persian', 'reverse')
+QUICK = ('char', 'reverse')
 
 
 def each(arguments: dict[str, list[str]]):
@@ -56,7 +56,7 @@ def each(arguments: dict[str, list[str]]):
 
 
 @pytest.mark.parametrize('config', each(ARGUMENTS))
-def test_config_trains_evaluates_and_samples(config, tmp_path, verse_file):
+def test_config_trains(config, tmp_path, verse_file):
     common = [f'--config={config}', f'--workdir={tmp_path / "run"}', *SMALL]
     # The verses are one document.
     common += [f'--config.data.path={verse_file}', '--config.data.split=end']
@@ -69,8 +69,7 @@ def test_config_trains_evaluates_and_samples(config, tmp_path, verse_file):
     assert done.returncode == 0, done.stderr
     assert f'training {config[8:].replace(".py", "")}' in done.stderr
     assert done.stderr.splitlines()[-1].startswith(f'  python main.py --config={config} ')
-    done = run_main(*common, '--mode=sample', '--json', '--prompt=ROMEO:')
-    assert json.loads(done.stdout)['samples'][0]['text']
+    assert done.stdout.strip()
 
 
 @pytest.mark.parametrize('config', each(PAIRS))
@@ -82,13 +81,12 @@ def test_config_learns_to_translate(config, tmp_path):
     assert done.returncode == 0, done.stderr
     assert f'training {config[8:].replace(".py", "")}' in done.stderr
     assert 'for a copy of the source' in done.stderr
-    done = run_main(*common, '--mode=sample', '--json', '--prompt=abab')
-    assert json.loads(done.stdout)['samples'][0]['prompt'] == 'abab'
+    assert done.stdout.strip()
 
 
 @pytest.mark.slow  # The step of both players takes long to compile.
 @pytest.mark.parametrize('config', each(GANS))
-def test_gan_config_trains_evaluates_and_samples(config, tmp_path):
+def test_gan_config_trains(config, tmp_path):
     common = [f'--config={config}', f'--workdir={tmp_path / "run"}', *SMALL]
     toy = ROOT / 'data' / 'toy_language.txt'
     data = [f'--config.data.path={toy}', '--config.data.val_path=']
@@ -104,10 +102,8 @@ def test_gan_config_trains_evaluates_and_samples(config, tmp_path):
     done = run_main(*common, *data, '--mode=train')
     assert done.returncode == 0, done.stderr
     assert f'training {config[8:].replace(".py", "")}, ' in done.stderr
-    done = run_main(*common, '--mode=sample', '--json')
-    assert len(json.loads(done.stdout)['samples']) == 2
-    done = run_main(*common, *data, '--mode=eval', '--json')
-    assert json.loads(done.stdout)['val_loss'] > 0
+    assert 'mean distance from held-out ones' in done.stderr
+    assert done.stdout.strip()
 
 
 @pytest.mark.slow

@@ -67,6 +67,12 @@ class GanConfig:
     pretrain_learning_rate: float = knob(2e-3, 'in these', above=0.0)
     critic_steps: int = knob(0, 'steps after these in which the critic alone learns', low=0)
     anchor: float = knob(0.0, "weight of cross-entropy in the generator's later steps", low=0.0)
+    average: float = knob(
+        0.0,
+        "decay of a running mean of the generator's weights, which then writes; 0 is off",
+        low=0.0,
+        below=1.0,
+    )
     diffusion: float = knob(
         0.0,
         'largest variance (of 1) of noise on what the critic sees; 0 is off',

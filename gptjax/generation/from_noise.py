@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from gptjax.models.decoder import Cache
 from gptjax.models.gan import Generator, Noise
-from gptjax.text.words import PAD, START, UNKNOWN
+from gptjax.text.words import END, PAD, START, UNKNOWN
 
 FREE = -1  # in `forced`: the generator chooses
 
@@ -15,13 +15,18 @@ def style(model: Generator, params, noise: Noise):
     return model.apply(params, noise.style_BTD, method='style')
 
 
-def word_logits(model: Generator, params, x_BSD):
-    """Logits (B, S, V); minus infinity for what is no word of a sentence."""
+def word_logits(model: Generator, params, x_BSD, t_S):
+    """Logits (B, S, V) of the words at some places; minus infinity for what no sentence has there.
+
+    Real sentences are `gan.min_words` long at least, so <END> comes no sooner.
+    """
     logits_BSV = model.apply(params, x_BSD, method='logits')
     # Where what follows <END> is hidden from the critic, nobody needs padding.
     banned = [START, *([PAD] if model.gan.hide_after_end else [])]
     banned += [UNKNOWN] if model.gan.unknown == 'drop' else []
-    return logits_BSV.at[..., jnp.array(banned)].set(-1e9)
+    logits_BSV = logits_BSV.at[..., jnp.array(banned)].set(-1e9)
+    too_soon_S1 = jnp.expand_dims(t_S, -1) < model.gan.min_words
+    return jnp.where(too_soon_S1 & (jnp.arange(model.vocab_size) == END), -1e9, logits_BSV)
 
 
 def gumbel(key_B, t, vocab_size: int):
@@ -46,7 +51,7 @@ def write(model: Generator, params, w_BTD, noise: Noise, forced_BT=None, tempera
         forced_BT = jnp.full((b, time), FREE)
 
     def choose(x_BD, t, forced_B):
-        logits_BV = word_logits(model, params, x_BD)
+        logits_BV = word_logits(model, params, x_BD, t)
         if model.gan.output.startswith('gumbel'):
             logits_BV += temperature * gumbel(noise.key_B, t, model.vocab_size)
         return jnp.where(forced_B == FREE, jnp.argmax(logits_BV, -1), forced_B).astype(jnp.int32)

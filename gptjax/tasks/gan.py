@@ -154,11 +154,11 @@ class Gan(BaseTask):
     def draw(self, params: dict, count: int, layout: Layout, seed: int = 0) -> list[tuple]:
         """Some sentences as tuples of ids, the same at every call."""
         rows = -(-ROWS // layout.rows) * layout.rows
-        key = steps.run_key(seed)
+        key, author = steps.run_key(seed), self.adversaries.players.author(params)
         written = []
         for first in range(0, count, rows):
             row_B = layout.put(np.arange(first, first + rows, dtype=np.int32))
-            ids_BT = layout.wait(self._writer.as_in_training(params['generator'], key, row_B))
+            ids_BT = layout.wait(self._writer.as_in_training(author, key, row_B))
             written += sentences.word_lists(np.asarray(jax.device_get(ids_BT)))
         return written[:count]
 
@@ -184,8 +184,9 @@ class Gan(BaseTask):
         for i, ids in enumerate(prompt_ids):
             forced_BT[i * n : (i + 1) * n, 1 : len(ids) + 1] = ids
         row_B = np.arange(len(forced_BT), dtype=np.int32)
+        author = self.adversaries.players.author(params)
         ids_BT = self._writer.as_asked(
-            params['generator'], steps.run_key(config.seed), row_B, forced_BT, config.temperature
+            author, steps.run_key(config.seed), row_B, forced_BT, config.temperature
         )
         texts = []
         for i, row in enumerate(np.asarray(ids_BT)):

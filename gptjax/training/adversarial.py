@@ -30,7 +30,7 @@ class Adversaries:
 
     def init_state(self, key) -> TrainState:
         """Fresh parameters of both players, and the state of all that drives them."""
-        params = self.players.init(key)
+        params = self._averaged(self.players.init(key))
         opt_state = {
             'generator': self._optimizer('generator').init(params['generator']),
             'critic': self._optimizer('critic').init(params['critic']),
@@ -70,7 +70,7 @@ class Adversaries:
         opt_state = state.opt_state | {'pretrain': pretrain}
         rate = self.config.gan.pretrain_learning_rate
         metrics = self._metrics(loss, grads, params, rate)
-        params = state.params | {'generator': params}
+        params = self._averaged(state.params | {'generator': params})
         return TrainState(state.step + 1, state.key, params, opt_state), metrics
 
     def _play(self, state: TrainState, batch) -> tuple[TrainState, Metrics]:
@@ -119,7 +119,9 @@ class Adversaries:
             (old, state.opt_state['generator']),
             (new, new_state),
         )
-        params = {'generator': generator, 'critic': critic}
+        params = self._averaged(
+            state.params | {'generator': generator, 'critic': critic}, gan.average
+        )
         opt_state = state.opt_state | {
             'generator': generator_state,
             'critic': critic_state,
@@ -131,6 +133,19 @@ class Adversaries:
         metrics |= {'diffusion': level}
         metrics |= {'n_critic': jnp.float32(balance['n'] if gan.adaptive else gan.n_critic)}
         return TrainState(state.step + 1, state.key, params, opt_state), metrics
+
+    def _averaged(self, params, decay: float = 0.0):
+        """The parameters with the mean of the generator's (Yazici et al., 2018, 1806.04498).
+
+        Players circle around where they should meet, and the mean of a circle is its centre. With a
+        decay of 0 the mean begins anew.
+        """
+        if not self.config.gan.average:
+            return params
+        new = params['generator']
+        if decay:
+            new = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, params['average'], new)
+        return params | {'average': new}
 
     def _metrics(self, loss, grads, params, rate) -> Metrics:
         return dict.fromkeys((*SEEN, 'diffusion', 'n_critic'), jnp.float32(0)) | {

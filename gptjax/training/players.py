@@ -35,11 +35,17 @@ class Players:
             'critic': self.critic.init(critic_key, *args, method=_score_and_embed),
         }
 
+    def author(self, params):
+        """The generator's parameters that write what people see, among those of a train state."""
+        return params['average' if self.config.gan.average else 'generator']
+
     def cross_entropy(self, params, ids_BT, noise):
         """(sum of nats, number of words) of real sentences, each word given those before it."""
         w_BTD = from_noise.style(self.generator, params, noise)
         x_BSD = from_noise.replay(self.generator, params, ids_BT, w_BTD, noise)
-        logits_BSV = from_noise.word_logits(self.generator, params, x_BSD)
+        logits_BSV = from_noise.word_logits(
+            self.generator, params, x_BSD, jnp.arange(x_BSD.shape[1])
+        )
         return losses.cross_entropy(logits_BSV, ids_BT[:, 1:], self.lengths(ids_BT))
 
     def lengths(self, ids_BT):
@@ -83,7 +89,7 @@ class Players:
 
         @jax.checkpoint
         def mixture(x_BCD, t_C):
-            logits_BCV = from_noise.word_logits(model, params, x_BCD)
+            logits_BCV = from_noise.word_logits(model, params, x_BCD, t_C)
             if output.startswith('gumbel'):
                 drawn_CBV = jax.vmap(from_noise.gumbel, (None, 0, None))(
                     noise.key_B, t_C, model.vocab_size

@@ -56,10 +56,23 @@ def test_the_states_of_the_writing_loop_are_those_of_the_replay(gan):
     """Cached generation equals generation that is computed anew, word for word."""
     model, params, noise, ids_BT, w_BTD = make(gan)
     x_BSD = jax.jit(functools.partial(from_noise.replay, model))(params, ids_BT, w_BTD, noise)
-    logits_BSV = from_noise.word_logits(model, params, x_BSD)
+    logits_BSV = from_noise.word_logits(model, params, x_BSD, jnp.arange(T - 1))
     assert (ids_BT[:, 0] == START).all()
     np.testing.assert_array_equal(logits_BSV.argmax(-1), ids_BT[:, 1:])
     assert not np.isin(ids_BT[:, 1:], (PAD, START, UNKNOWN)).any()
+
+
+def test_no_sentence_is_shorter_than_real_ones():
+    gan = dataclasses.replace(CAUSAL, min_words=2)
+    model, params, *_ = make(gan)
+    x_BSD = jax.random.normal(jax.random.key(0), (B, T - 1, D))
+    bounded_BSV, free_BSV = (
+        from_noise.word_logits(m, params, x_BSD, jnp.arange(T - 1))
+        for m in (model, model.clone(gan=CAUSAL))
+    )
+    assert (bounded_BSV[:, :2, END] < -1e8).all()
+    changed = np.asarray(bounded_BSV != free_BSV)
+    assert {(t, v) for _, t, v in zip(*changed.nonzero(), strict=True)} == {(1, END)}
 
 
 def test_the_cached_states_equal_the_recomputed_ones():
@@ -99,7 +112,7 @@ def test_gradients_flow_to_the_noise_and_through_no_word_that_was_fed_back(gan):
             else:
                 x_BD = model.apply(params, ids, w_BTD, noise, t + 1, method='rewritten')
             states.append(x_BD)
-            logits_BV = from_noise.word_logits(model, params, x_BD)
+            logits_BV = from_noise.word_logits(model, params, x_BD, t)
             ids = ids.at[:, t + 1].set(jnp.argmax(logits_BV, -1).astype(jnp.int32))
         return jnp.sum(jnp.sin(jnp.stack(states, 1)))
 

@@ -49,7 +49,7 @@ def config(tmp_path_factory) -> Config:
         ),
         data=DataConfig(path=path, tokenizer='word', split='documents', cache_dir=cache),
         gan=GanConfig(max_words=7, n_mapping=2, n_critic=2, pretrain_steps=2, adaptive=True,
-                      diffusion=0.5, output='gumbel_straight_through'),
+                      average=0.75, diffusion=0.5, output='gumbel_straight_through'),
         train=TrainConfig(steps=6, batch_size=4, eval_every=3, save_every=3, eval_batches=1,
                           log_every=1, optimizer='adam', beta1=0.0, beta2=0.9, schedule='constant'),
         sample=SampleConfig(temperature=1.0, num_samples=3),
@@ -90,14 +90,30 @@ def test_pretraining_moves_the_generator_alone_and_play_moves_both(task, step, s
     first, metrics = step(state, task.train_batch(0))
     assert moved(state.params['generator'], first.params['generator'])
     assert not moved(state.params['critic'], first.params['critic'])
+    assert not moved(first.params['generator'], first.params['average'])
     assert metrics['loss'] == pytest.approx(np.log(14), abs=1.0)
     later = first.replace(step=jnp.int32(2))
     played, metrics = step(later, task.train_batch(2))
     for player in ('generator', 'critic'):
         assert moved(first.params[player], played.params[player])
+    expected = jax.tree.map(
+        lambda a, b: 0.75 * a + 0.25 * b, first.params['generator'], played.params['generator']
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), expected, played.params['average']
+    )
     assert metrics['n_critic'] == 2
     assert metrics['penalty'] > 0
     assert played.opt_state['balance']['generator_loss'] == metrics['loss']
+
+
+def test_the_mean_of_the_generators_writes_if_there_is_one(task, config, state):
+    players = task.adversaries.players
+    assert players.author(state.params) is state.params['average']
+    alone = tasks.create(replace(config, gan={'average': 0.0}), print)
+    params = {'generator': 1, 'critic': 2}
+    assert alone.adversaries.players.author(params) == 1
+    assert alone.adversaries._averaged(params) == params
 
 
 @pytest.mark.slow  # The step of both players takes long to compile.
