@@ -86,10 +86,10 @@ def twin(data: list[str]):
 
 
 def train_ours(workdir: Path, data: list[str], cold: bool) -> None:
-    """The README's command, with a checkpoint every 70 steps."""
+    """The README's command, with a checkpoint every 50 steps."""
     flags = ['--config=configs/char.py:small', '--mode=train', f'--workdir={workdir.resolve()}']
     flags += data or ['--config.data.corpus=tinyshakespeare']
-    flags += ['--config.train.save_every=70', '--config.train.keep=1000']
+    flags += ['--config.train.save_every=50', '--config.train.keep=1000']
     flags += ['--nocompilation_cache'] if cold else []
     subprocess.run([sys.executable, 'main.py', *flags], cwd=ROOT, check=True)
 

@@ -39,6 +39,12 @@ class ModelConfig:
         'the implementation: ours, cuDNN flash attention, or the latter where it can be used',
         choices=('auto', 'xla', 'cudnn'),
     )
+    ngram: int = knob(
+        1, 'tokens up to which the last ones have an embedding together', low=1, high=8
+    )
+    ngram_rows: int = knob(
+        2**13, 'of the table for each length of these, chosen by a hash', low=2, high=2**24
+    )
     scale_embedding: bool = knob(False, 'multiply the token embedding by sqrt(n_embd)')
     residual_init: str = knob(
         'zero',

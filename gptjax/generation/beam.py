@@ -125,11 +125,10 @@ def _reorder(cache: Cache, parent_BK) -> Cache:
     """The cache of hypotheses that go on from their parents'; places are the same for all."""
     b, k = parent_BK.shape
 
-    def reorder(x_MSH):
-        x = x_MSH.reshape(b, k, -1, *x_MSH.shape[1:])
-        return jnp.take_along_axis(x, parent_BK[:, :, None, None, None], axis=1).reshape(
-            x_MSH.shape
-        )
+    def reorder(rows):  # Rows, or rows x heads.
+        x = rows.reshape(b, k, -1, *rows.shape[1:])
+        index = parent_BK.reshape(b, k, *[1] * (x.ndim - 2))
+        return jnp.take_along_axis(x, index, axis=1).reshape(rows.shape)
 
-    k_MSH, v_MSH = jax.tree.map(reorder, (cache.k_MSH, cache.v_MSH))
-    return cache.replace(k_MSH=k_MSH, v_MSH=v_MSH)
+    k_MSH, v_MSH, tokens_BS = jax.tree.map(reorder, (cache.k_MSH, cache.v_MSH, cache.tokens_BS))
+    return cache.replace(k_MSH=k_MSH, v_MSH=v_MSH, tokens_BS=tokens_BS)

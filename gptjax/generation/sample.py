@@ -229,6 +229,7 @@ def _make_room(model: Decoder, params, rows: Rows, room: Room, slot) -> Rows:
         jax.tree.map(merge, fresh.k_MSH, old.k_MSH),
         jax.tree.map(merge, fresh.v_MSH, old.v_MSH),
         jnp.where(jnp.arange(n_slots) < slot, pos_BS, NOBODY),  # The roll brings old ones round.
+        jax.tree.map(merge, fresh.tokens_BS, old.tokens_BS),
         jnp.int32(slot),
     )
     return Rows(cache, jnp.where(full_B[:, None], logits_BV, rows.logits_BV), rows.seen_BV)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from gptjax.config import ModelConfig
 from gptjax.models.layers import NOBODY, Block, dense, norm, with_positions
+from gptjax.models.ngram import NgramEmbedding
 
 
 @flax.struct.dataclass
@@ -22,6 +23,7 @@ class Cache:
     k_MSH: tuple[jax.Array, ...]
     v_MSH: tuple[jax.Array, ...]
     pos_BS: jax.Array  # int32
+    tokens_BS: jax.Array | None  # int32, for n-grams; None without
     slot: jax.Array  # int32, the next one to fill
 
     @classmethod
@@ -29,7 +31,9 @@ class Cache:
         """A cache that nobody has written to."""
         shape = (batch_size * config.n_head, slots, config.n_embd // config.n_head)
         layers = tuple(jnp.zeros(shape, config.dtype) for _ in range(config.n_layer))
-        return cls(layers, layers, jnp.full((batch_size, slots), NOBODY), jnp.int32(0))
+        pos_BS = jnp.full((batch_size, slots), NOBODY)
+        tokens_BS = jnp.zeros_like(pos_BS) if config.ngram > 1 else None
+        return cls(layers, layers, pos_BS, tokens_BS, jnp.int32(0))
 
 
 class Decoder(nn.Module):
@@ -50,7 +54,7 @@ class Decoder(nn.Module):
     @property
     def looked_up(self) -> set[str]:
         """The parameters that are tables, and multiply nothing."""
-        return {'embed', 'embed_pos'} - {self.head_name}
+        return {'embed', 'embed_ngrams', 'embed_pos'} - {self.head_name}
 
     def setup(self):
         config = self.config
@@ -59,6 +63,8 @@ class Decoder(nn.Module):
         self.embed = nn.Embed(
             self.padded_size, config.n_embd, dtype=config.dtype, embedding_init=init
         )
+        if config.ngram > 1:
+            self.embed_ngrams = NgramEmbedding(config, init)
         if config.position == 'learned':
             self.embed_pos = nn.Embed(
                 config.block_size, config.n_embd, dtype=config.dtype, embedding_init=init
@@ -106,13 +112,20 @@ class Decoder(nn.Module):
         # Padding gets some place: what is computed there is never seen, but has to be finite.
         place_BT = jnp.clip(pos_BT, 0, config.block_size - 1)
 
-        table = self.embed_pos if config.position == 'learned' else None
-        x_BTD = with_positions(config, self.embed(tokens_BT), place_BT, table)
-        x_BTD = self.drop(x_BTD, deterministic=not train)
-
-        key_pos_BS = pos_BT
+        key_pos_BS, key_tokens_BS = pos_BT, tokens_BT
         if cache is not None:
             key_pos_BS = _write(cache.pos_BS, pos_BT, cache.slot, axis=1)
+            key_tokens_BS = jax.tree.map(
+                lambda old_BS: _write(old_BS, tokens_BT, cache.slot, axis=1), cache.tokens_BS
+            )
+        x_BTD = self.embed(tokens_BT)
+        if config.ngram > 1:
+            stored = None if in_order else (pos_BT, key_tokens_BS, key_pos_BS)
+            x_BTD += self.embed_ngrams(tokens_BT, stored)
+        table = self.embed_pos if config.position == 'learned' else None
+        x_BTD = with_positions(config, x_BTD, place_BT, table)
+        x_BTD = self.drop(x_BTD, deterministic=not train)
+
         visible_BTS = None if in_order else pos_BT[:, :, None] >= key_pos_BS[:, None, :]
         keys, values = [], []
         for i, block in enumerate(self.blocks):
@@ -128,7 +141,7 @@ class Decoder(nn.Module):
             )
         if cache is not None:
             slot = cache.slot + tokens_BT.shape[1]
-            cache = Cache(tuple(keys), tuple(values), key_pos_BS, slot)
+            cache = Cache(tuple(keys), tuple(values), key_pos_BS, key_tokens_BS, slot)
         if config.norm_place != 'after':
             x_BTD = self.norm_final(x_BTD)
         return x_BTD, cache

@@ -180,7 +180,7 @@ class Generator(nn.Module):
             place_BTLD,
             [functools.partial(store, i=i) for i in range(self.cache_config.n_layer)],
         )
-        return x_BTD[:, 0], Cache(tuple(keys), tuple(values), pos_BS, t + 1)
+        return x_BTD[:, 0], Cache(tuple(keys), tuple(values), pos_BS, None, t + 1)
 
     def rewritten(self, ids_BT, w_BTD, noise: Noise, t):
         """The hidden state (B, D) of word t, from the words before it and fresh noise at t.

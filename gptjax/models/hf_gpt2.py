@@ -154,6 +154,7 @@ REQUIRED = {
     'norm': 'layer',
     'norm_place': 'before',
     'qk_norm': False,
+    'ngram': 1,
     'head_bias': False,
     'scale_embedding': False,
 }

@@ -31,7 +31,7 @@ from gptjax.training.sharding import Layout
 
 ROWS = 256  # sentences written at a time
 SPLITS = ('train', 'val')
-UNUSED = ('train.init_from', 'train.lora_rank', 'train.eval_train')
+UNUSED = ('model.ngram', 'train.init_from', 'train.lora_rank', 'train.eval_train')
 
 
 @dataclasses.dataclass(frozen=True)

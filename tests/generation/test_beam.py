@@ -21,7 +21,9 @@ V, END, LIMIT = 4, 3, 3
 
 @functools.cache
 def make(v: int = V):
-    config = ModelConfig(block_size=16, n_layer=1, n_head=2, n_embd=16, residual_init='plain')
+    config = ModelConfig(
+        block_size=16, n_layer=1, n_head=2, n_embd=16, residual_init='plain', ngram=2
+    )
     model = Seq2Seq(config, TranslationConfig(copy=True), v, v)
     source_BS = jax.random.randint(jax.random.key(1), (4, 6), 0, v)
     lengths_B = jnp.array([6, 2, 5, 3])
@@ -65,7 +67,7 @@ def test_a_wide_beam_equals_brute_force(penalty):
 @pytest.mark.parametrize('chunk', [1, 5, 16])
 def test_a_beam_of_one_equals_greedy(chunk):
     model, params, source_BS, lengths_B = make(9)
-    end = 4  # With it three of the four end early.
+    end = 8  # With it three of the four end early.
     greedy = translate(model, params, source_BS, lengths_B, Rules(), end, 1, 14, chunk)
     beam, _ = beam_search(model, params, source_BS, lengths_B, end, 1, 14, chunk)
     assert sum(end in row for row in greedy.tolist()) == 3

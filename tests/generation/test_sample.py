@@ -14,7 +14,9 @@ from gptjax.generation.logits import Rules, choose
 from gptjax.models.decoder import Decoder
 
 V, BLOCK = 13, 12
-CONFIG = ModelConfig(block_size=BLOCK, n_layer=2, n_head=2, n_embd=16, position='learned')
+CONFIG = ModelConfig(
+    block_size=BLOCK, n_layer=2, n_head=2, n_embd=16, position='learned', ngram=3, ngram_rows=29
+)
 SHORT, LONG = np.array([3, 1, 4]), np.arange(30) % V
 PLAIN = SampleConfig(max_new_tokens=25, temperature=1.0, chunk=4)
 

@@ -39,6 +39,7 @@ VARIANTS = {
         'head_bias': True,
         'scale_embedding': True,
     },
+    'ngram': {'ngram': 3, 'ngram_rows': 37},
     'branch': {'position': 'sinusoidal', 'norm_place': 'branch', 'activation': 'gelu_exact'},
 }
 

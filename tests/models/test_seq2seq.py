@@ -21,7 +21,7 @@ V = 11
 BASE = ModelConfig(block_size=12, n_layer=2, n_head=2, n_embd=16, residual_init='plain')
 VARIANTS = {
     'copying': ({'tied_head': True}, {'copy': True}),
-    'separate': ({'position': 'learned', 'bias': True}, {'shared_vocab': False}),
+    'separate': ({'position': 'learned', 'bias': True, 'ngram': 2}, {'shared_vocab': False}),
     'textbook': (
         {'position': 'sinusoidal', 'norm': 'layer', 'norm_place': 'after', 'qk_norm': False},
         {'n_encoder_layer': 1},

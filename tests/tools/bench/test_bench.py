@@ -26,7 +26,7 @@ VARIANTS = {
         'tied_head': True,
         'residual_init': 'scaled',
     },
-    'ours': {},
+    'ours': {'ngram': 3, 'ngram_rows': 37},
     'textbook': {
         'position': 'sinusoidal',
         'norm': 'layer',
