@@ -1,10 +1,11 @@
 """A character GPT on the plays of Shakespeare.
 
 python main.py --config=configs/char.py --mode=train          # :baby with a GPU, else :small
-python main.py --config=configs/char.py:small --mode=train    # 0.8M parameters
+python main.py --config=configs/char.py:small --mode=train    # 3.6M parameters
 python main.py --config=configs/char.py:baby --mode=train     # 10.7M parameters, nanoGPT's size
 
-:small takes 1 to 2 minutes on 2 CPU cores and ends near 1.56 nats per character.
+:small takes 2 minutes on 2 CPU cores and ends near 1.52 nats per character. 3.1M of its parameters
+are tables of n-grams, of which a character reads three rows.
 """
 
 from gptjax.config import default_config
@@ -21,7 +22,7 @@ def get_config(size: str = ''):
     if size == 'small':
         # Tables of what 2, 3 and 4 characters mean together are worth more than a third layer.
         c.model.update(block_size=64, n_layer=2, n_head=4, n_embd=128, ngram=4)
-        c.train.update(steps=1200, batch_size=24, learning_rate=4e-3, warmup_steps=20)
+        c.train.update(steps=2000, batch_size=24, learning_rate=4e-3, warmup_steps=20)
         c.train.update(optimizer='muon', steps_per_call=10)
         c.sample.chunk = 32
     elif size == 'baby':
