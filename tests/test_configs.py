@@ -115,7 +115,7 @@ def test_the_toy_language_is_learnt(tmp_path):
     written = [sample['text'] for sample in json.loads(done.stdout)['samples']]
     language = (ROOT / 'data' / 'toy_language.txt').read_text().splitlines()
     assert sum(text in language for text in written) >= 900
-    assert len(set(written) & set(language)) >= 40  # Of 72: no collapse.
+    assert len(set(written) & set(language)) >= 60  # Of 72, of which 50 were learnt from.
 
 
 def test_the_header_of_a_config_has_its_command():
