@@ -8,6 +8,7 @@ its name is a hash of the texts' contents and of everything else that decides wh
 import dataclasses
 import hashlib
 import json
+import mmap
 import os
 import shutil
 import tempfile
@@ -110,7 +111,11 @@ def open_split(path: Path, dtype: str, chars: int) -> Split:
     """A split from its file, mapped into memory and not read."""
     if not path.stat().st_size:  # Nothing cannot be mapped.
         return Split(path, np.zeros(0, dtype), chars)
-    return Split(path, np.memmap(path, dtype, mode='r'), chars)
+    with open(path, 'rb') as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    # Windows are cut anywhere: what stands after one is read for nothing.
+    mapped.madvise(mmap.MADV_RANDOM)
+    return Split(path, np.frombuffer(mapped, dtype), chars)
 
 
 def encode_all(path: Path, tokenizer: tokenizers.Tokenizer, data: DataConfig) -> Split:
