@@ -20,7 +20,7 @@ def get_config(size: str = ''):
     c.name = f'char:{size}'
     c.data.corpus = 'shakespeare'
     if size == 'small':
-        # Tables of what 2, 3 and 4 characters mean together are worth more than a third layer.
+        # Tables of what 2, 3 and 4 characters mean together are worth more than two more layers.
         c.model.update(block_size=64, n_layer=2, n_head=4, n_embd=128, ngram=4)
         c.train.update(steps=2000, batch_size=24, learning_rate=4e-3, warmup_steps=20)
         c.train.update(optimizer='muon', steps_per_call=10)

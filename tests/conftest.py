@@ -7,10 +7,10 @@ from pathlib import Path
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['JAX_NUM_CPU_DEVICES'] = '8'
-# Shared by all tests and their processes of this session: each program is compiled once.
-if 'PYTEST_XDIST_WORKER' not in os.environ:
-    _compiled = tempfile.TemporaryDirectory(prefix='gptjax-compiled-')
-    os.environ['JAX_COMPILATION_CACHE_DIR'] = _compiled.name
+# Shared by all tests of this process and theirs: each program is compiled once. Not by several
+# workers: JAX does not write an entry at once, and another may read half of it.
+_compiled = tempfile.TemporaryDirectory(prefix='gptjax-compiled-')
+os.environ['JAX_COMPILATION_CACHE_DIR'] = _compiled.name
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # main.py and configs/ are not in the package.

@@ -28,6 +28,7 @@ FLAGS = [
     '--config.model.n_layer=1',
     '--config.model.n_head=2',
     '--config.model.n_embd=16',
+    '--config.model.ngram_rows=64',
     '--config.model.dropout=0.1',
     '--config.train.batch_size=4',
     f'--config.train.steps={STEPS}',

@@ -14,7 +14,7 @@ class GanConfig:
     splitter: str = knob(
         'line', 'what a sentence is: a line, or what pysbd finds', choices=('line', 'library')
     )
-    min_words: int = knob(1, 'shorter sentences are left out', low=1)
+    min_words: int = knob(1, 'shorter sentences are left out, and never written', low=1)
     max_words: int = knob(61, 'longer sentences are left out', low=1)
     letters_only: bool = knob(True, 'punctuation marks are left out')
     unknown: str = knob(

@@ -40,10 +40,13 @@ class ModelConfig:
         choices=('auto', 'xla', 'cudnn'),
     )
     ngram: int = knob(
-        1, 'tokens up to which the last ones have an embedding together', low=1, high=8
+        1,
+        'the last 2, 3, ... up to so many tokens together add an embedding; 1: none',
+        low=1,
+        high=8,
     )
     ngram_rows: int = knob(
-        2**13, 'of the table for each length of these, chosen by a hash', low=2, high=2**24
+        2**13, 'of the table of each such length; a hash chooses the row', low=2, high=2**24
     )
     scale_embedding: bool = knob(False, 'multiply the token embedding by sqrt(n_embd)')
     residual_init: str = knob(

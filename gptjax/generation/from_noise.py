@@ -26,7 +26,8 @@ def word_logits(model: Generator, params, x_BSD, t_S):
     banned += [UNKNOWN] if model.gan.unknown == 'drop' else []
     logits_BSV = logits_BSV.at[..., jnp.array(banned)].set(-1e9)
     too_soon_S1 = jnp.expand_dims(t_S, -1) < model.gan.min_words
-    return jnp.where(too_soon_S1 & (jnp.arange(model.vocab_size) == END), -1e9, logits_BSV)
+    ends_V = jnp.isin(jnp.arange(model.vocab_size), jnp.array([END, PAD]))
+    return jnp.where(too_soon_S1 & ends_V, -1e9, logits_BSV)
 
 
 def gumbel(key_B, t, vocab_size: int):

@@ -160,18 +160,22 @@ REQUIRED = {
 }
 
 
+def lacking(config: ModelConfig) -> list[str]:
+    """The options of a model that GPT-2 lacks, in words."""
+    return [
+        f'model.{name}={getattr(config, name)} (GPT-2 has {value})'
+        for name, value in REQUIRED.items()
+        if getattr(config, name) != value
+    ]
+
+
 def config_to_theirs(config: ModelConfig, vocab_size: int, end: int | None) -> dict[str, Any]:
     """The `config.json` of an exported model.
 
     Raises:
       UserError: names the options that GPT-2 lacks.
     """
-    differing = [
-        f'model.{name}={getattr(config, name)} (GPT-2 has {value})'
-        for name, value in REQUIRED.items()
-        if getattr(config, name) != value
-    ]
-    if differing:
+    if differing := lacking(config):
         raise UserError(
             f"GPT-2 cannot express {', '.join(differing)}; train with GPT-2's options, "
             'as configs/gpt2.py and configs/char_nanogpt.py do'

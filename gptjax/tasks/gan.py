@@ -31,7 +31,13 @@ from gptjax.training.sharding import Layout
 
 ROWS = 256  # sentences written at a time
 SPLITS = ('train', 'val')
-UNUSED = ('model.ngram', 'train.init_from', 'train.lora_rank', 'train.eval_train')
+UNUSED = (
+    'model.ngram',
+    'model.ngram_rows',
+    'train.init_from',
+    'train.lora_rank',
+    'train.eval_train',
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,7 +240,8 @@ class Gan(BaseTask):
 
     def flops_per_token(self) -> float:
         """6 for each parameter, forward and backward: an estimate from below."""
-        return 6.0 * self.count_params()
+        params = sizes.abstract_params(self)
+        return 6.0 * sum(sizes.count(params[name]) for name in ('generator', 'critic'))
 
     def _encode_prompt(self, prompt: str) -> np.ndarray:
         words = sentences.to_words(clean(prompt, self.config.data), self.config.gan)

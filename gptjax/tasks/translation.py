@@ -16,6 +16,7 @@ import numpy as np
 from gptjax.config import Config, SampleConfig
 from gptjax.errors import UserError
 from gptjax.files import write_atomically
+from gptjax.models.decoder import Decoder
 from gptjax.models.seq2seq import Seq2Seq
 from gptjax.schema import flatten
 from gptjax.tasks import sizes
@@ -248,10 +249,10 @@ class Translation(LossTask):
         """
         params = sizes.abstract_params(self)['params']
         source, target = self.train.lengths.sum(0)
-        tied = self.config.model.tied_head
-        looked_up = 0 if tied else sizes.count(params['decoder']['embed'])
-        encoder, decoder = sizes.count(params['encoder']), sizes.count(params['decoder'])
-        return 6.0 * (encoder * source / target + decoder - looked_up)
+        looked_up = Decoder(self.config.model, self.target_tokenizer.vocab_size).looked_up
+        multiplied = [x for name, x in params['decoder'].items() if name not in looked_up]
+        encoder, decoder = sizes.count(params['encoder']), sizes.count(multiplied)
+        return 6.0 * (encoder * source / target + decoder)
 
     def _encode(self, name: str, pairs: Sequence[Pair]) -> Buckets:
         """The pairs in buckets, all of which fit into the block, or a UserError."""

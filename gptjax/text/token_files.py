@@ -101,20 +101,25 @@ def prepare(
     about = json.loads((folder / 'about.json').read_text())
     return Corpus(
         tokenizers.from_json((folder / 'tokenizer.json').read_text()),
-        open_split(folder / 'train.bin', about['dtype'], about['train_chars']),
+        open_split(
+            folder / 'train.bin', about['dtype'], about['train_chars'], data.order == 'random'
+        ),
         open_split(folder / 'val.bin', about['dtype'], about['val_chars']),
         about['sha256'],
     )
 
 
-def open_split(path: Path, dtype: str, chars: int) -> Split:
-    """A split from its file, mapped into memory and not read."""
+def open_split(path: Path, dtype: str, chars: int, windows: bool = False) -> Split:
+    """A split from its file, mapped into memory and not read.
+
+    With `windows` the system is told that what stands after them is read for nothing.
+    """
     if not path.stat().st_size:  # Nothing cannot be mapped.
         return Split(path, np.zeros(0, dtype), chars)
     with open(path, 'rb') as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    # Windows are cut anywhere: what stands after one is read for nothing.
-    mapped.madvise(mmap.MADV_RANDOM)
+    if windows:
+        mapped.madvise(mmap.MADV_RANDOM)
     return Split(path, np.frombuffer(mapped, dtype), chars)
 
 

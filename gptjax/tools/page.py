@@ -1,6 +1,7 @@
 """Texts as a page of HTML, each in the direction of its script: not every terminal knows both."""
 
 import html
+import os
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -53,12 +54,16 @@ def check(path: Path) -> None:
     """Raises UserError if a page cannot go there without the loss of something else."""
     if path.is_dir():
         raise UserError(f'--html={path} is a folder; name a file, such as {path / "sample.html"}')
-    if path.exists() and MARK.encode() not in path.read_bytes()[:500]:
+    if not path.exists():
+        return
+    with open(path if path.is_file() else os.devnull, 'rb') as file:
+        is_ours = MARK.encode() in file.read(500)
+    if not is_ours:
         raise UserError(f'--html={path} is there already, and no page of ours; name another file')
 
 
 def write(path: Path, title: str, samples: Iterable[tuple[str, str]]) -> None:
     """Writes the page whole or not at all."""
     check(path)
-    # A model of bytes may end within a character: surrogates are no text for a page.
+    # What a shell passes in a prompt may be no text: it comes as surrogates.
     write_atomically(path, render(title, samples).encode('utf-8', 'replace'))

@@ -91,9 +91,11 @@ def whole_texts(trained: Trained, pieces: Iterable[list[str]]) -> Iterator[str]:
 
 
 def _write_page(path: Path, trained: Trained, samples: list[dict[str, str]]) -> None:
-    between = '' if trained.task.continues else '\n'
     title = f'{trained.task.config.name}, step {trained.step}'
-    page.write(path, title, ((s['prompt'] + between, s['text']) for s in samples))
+    texts = [(sample['prompt'], sample['text']) for sample in samples]
+    if not trained.task.continues:  # Another language, so maybe another direction.
+        texts = [alone for prompt, text in texts for alone in ((prompt, ''), ('', text))]
+    page.write(path, title, texts)
     say(f'Wrote {path}')
 
 

@@ -20,9 +20,9 @@ V, END, LIMIT = 4, 3, 3
 
 
 @functools.cache
-def make(v: int = V):
+def make(v: int = V, ngram: int = 2):
     config = ModelConfig(
-        block_size=16, n_layer=1, n_head=2, n_embd=16, residual_init='plain', ngram=2
+        block_size=16, n_layer=1, n_head=2, n_embd=16, residual_init='plain', ngram=ngram
     )
     model = Seq2Seq(config, TranslationConfig(copy=True), v, v)
     source_BS = jax.random.randint(jax.random.key(1), (4, 6), 0, v)
@@ -52,9 +52,9 @@ def brute_force(model, params, source_S, length, penalty):
     return sorted(((score, tokens) for tokens, score in found.items()), reverse=True)
 
 
-@pytest.mark.parametrize('penalty', [0.0, 0.6, 2.0])
-def test_a_wide_beam_equals_brute_force(penalty):
-    model, params, source_BS, lengths_B = make()
+@pytest.mark.parametrize(('penalty', 'ngram'), [(0.0, 2), (0.6, 1), (2.0, 2)])
+def test_a_wide_beam_equals_brute_force(penalty, ngram):
+    model, params, source_BS, lengths_B = make(V, ngram)
     tokens, scores = beam_search(model, params, source_BS, lengths_B, END, 64, LIMIT, 2, penalty)
     for b in range(4):
         expected = brute_force(model, params, source_BS[b], lengths_B[b], penalty)

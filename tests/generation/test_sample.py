@@ -134,9 +134,12 @@ def test_every_row_gets_its_number_of_tokens():
     assert [len(row) for row in generate([SHORT], one)] == [1]
 
 
-@pytest.mark.parametrize('position', ['learned', 'rotary', 'sinusoidal', 'none'])
-def test_logits_equal_the_full_pass_at_every_position(position, monkeypatch):
-    model = Decoder(dataclasses.replace(CONFIG, position=position), V)
+@pytest.mark.parametrize(
+    ('position', 'ngram'),
+    [('learned', 3), ('learned', 1), ('rotary', 3), ('sinusoidal', 1), ('none', 3)],
+)
+def test_logits_equal_the_full_pass_at_every_position(position, ngram, monkeypatch):
+    model = Decoder(dataclasses.replace(CONFIG, position=position, ngram=ngram), V)
     _, params = make()
     logits = []
     original = sample._decode_chunk

@@ -108,8 +108,14 @@ def test_pretraining_moves_the_generator_alone_and_play_moves_both(task, step, s
 
 
 def test_the_mean_of_the_generators_writes_if_there_is_one(task, config, state):
-    players = task.adversaries.players
-    assert players.author(state.params) is state.params['average']
+    def written(**params):
+        params = state.params | params
+        sampled = next(task.stream_text(params, [''], config.sample))
+        return task.draw(params, 20, LAYOUT()), sampled
+
+    other = jax.tree.map(lambda x: -x, state.params['generator'])
+    assert written() == written(generator=other)
+    assert all(a != b for a, b in zip(written(), written(average=other), strict=True))
     alone = tasks.create(replace(config, gan={'average': 0.0}), print)
     params = {'generator': 1, 'critic': 2}
     assert alone.adversaries.players.author(params) == 1

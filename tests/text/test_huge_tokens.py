@@ -24,7 +24,7 @@ from gptjax.training.loop import Steps, initial_state
 from gptjax.training.sharding import Layout
 
 config = Config(model=ModelConfig(block_size=64), train=TrainConfig(batch_size=16))
-split = open_split(Path(sys.argv[1]), 'uint16', 0)
+split = open_split(Path(sys.argv[1]), 'uint16', 0, windows=True)
 corpus = Corpus(types.SimpleNamespace(vocab_size=65), split, split, '')
 task = LanguageModel(config, corpus)
 layout = Layout(config.mesh, 16)

@@ -23,6 +23,7 @@ KNOBS = [
     '--config.model.n_layer=1',
     '--config.model.n_head=2',
     '--config.model.n_embd=16',
+    '--config.model.ngram_rows=64',
     '--config.train.batch_size=4',
     '--config.train.steps=20',
     '--config.train.eval_every=10',
@@ -52,7 +53,7 @@ def sample(home, *args, **kwargs):
 
 def test_training_says_what_it_does_and_what_comes_next(home):
     folder, _, _, done = home
-    assert 'No GPU found: training char:small, 4,432 parameters' in done.stderr
+    assert 'No GPU found: training char:small, 7,504 parameters' in done.stderr
     assert '20 steps of 64 tokens' in done.stderr
     assert 'step     20/20' in done.stderr
     assert 'Validation, whole split, step' in done.stderr

@@ -183,7 +183,8 @@ def test_dropout_depends_on_the_run_key_and_the_step(task):
     ids=str,
 )
 def test_many_devices_equal_one(task, mesh):
-    dropping = dataclasses.replace(task, config=replace(task.config, model={'dropout': 0.1}))
+    knobs = {'dropout': 0.1, 'ngram': 3, 'ngram_rows': 40}
+    dropping = dataclasses.replace(task, config=replace(task.config, model=knobs))
     one = losses(dropping, MeshConfig(data=1))
     many = losses(dropping, mesh)
     np.testing.assert_allclose(many, one, rtol=1e-5)

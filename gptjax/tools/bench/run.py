@@ -20,6 +20,7 @@ from gptjax import tasks
 from gptjax.config import Config
 from gptjax.errors import UserError
 from gptjax.files import write_atomically
+from gptjax.models import hf_gpt2
 from gptjax.tools.bench import report
 from gptjax.tools.bench.worker import Arrays, Job, Worker
 from gptjax.tools.request import Request
@@ -201,7 +202,8 @@ def huggingface_has(config: Config) -> bool:
     model = config.model
     return (
         importlib.util.find_spec('transformers') is not None
-        and (model.position, model.norm, model.norm_place) == ('learned', 'layer', 'before')
+        and not hf_gpt2.lacking(model)
+        and model.tied_head
         and model.activation != 'relu2'
         and model.tied_head
         and not (model.qk_norm or model.scale_embedding)

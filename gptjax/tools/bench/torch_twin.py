@@ -87,12 +87,11 @@ class Ngrams(nn.Module):
         )
 
     def forward(self, tokens_BT):
-        total = 0
+        total, most = 0, len(self.tables)
+        before = F.pad(tokens_BT, (most, 0), value=-1).unfold(1, tokens_BT.shape[1], 1)
         for length, table in enumerate(self.tables, 2):
             hash_BT = torch.zeros_like(tokens_BT)
-            for i in range(length):
-                before = length - 1 - i
-                token_BT = F.pad(tokens_BT, (before, 0), value=-1)[:, : tokens_BT.shape[1]]
+            for token_BT in before[:, most + 1 - length :].unbind(1):
                 hash_BT = ((hash_BT + token_BT + 1) * 0x9E3779B1) & 0xFFFFFFFF
                 hash_BT = hash_BT ^ (hash_BT >> 15)
             total = total + table(hash_BT % table.num_embeddings)
@@ -108,7 +107,8 @@ class Twin(nn.Module):
         self.vocab_size = vocab_size
         padded = -(-vocab_size // config.vocab_multiple) * config.vocab_multiple
         self.embed = nn.Embedding(padded, config.n_embd)
-        self.ngrams = Ngrams(config)
+        if config.ngram > 1:
+            self.ngrams = Ngrams(config)
         if config.position == 'learned':
             self.embed_pos = nn.Embedding(config.block_size, config.n_embd)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
@@ -130,7 +130,9 @@ class Twin(nn.Module):
     def forward(self, tokens_BT, targets_BT=None):
         """The mean loss with targets, the last position's logits without."""
         t = tokens_BT.shape[1]
-        x_BTD = self.embed(tokens_BT) + self.ngrams(tokens_BT)
+        x_BTD = self.embed(tokens_BT)
+        if self.config.ngram > 1:
+            x_BTD = x_BTD + self.ngrams(tokens_BT)
         if self.config.scale_embedding:
             x_BTD = x_BTD * self.config.n_embd**0.5
         if self.config.position == 'learned':
@@ -151,7 +153,7 @@ class Twin(nn.Module):
         """For each array of ours: its name, their parameter, the rows, whether transposed."""
         everything = slice(None)
         yield 'embed.embedding', self.embed.weight, everything, False
-        for i, table in enumerate(self.ngrams.tables, 2):
+        for i, table in enumerate(self.ngrams.tables if self.config.ngram > 1 else (), 2):
             yield f'embed_ngrams.last_{i}.embedding', table.weight, everything, False
         if self.config.position == 'learned':
             yield 'embed_pos.embedding', self.embed_pos.weight, everything, False

@@ -21,6 +21,7 @@ import numpy as np
 from gptjax.config import Config, from_json, to_json
 from gptjax.errors import UserError
 from gptjax.text import batches
+from gptjax.text.token_files import open_split
 
 Arrays = dict[str, np.ndarray]
 
@@ -45,7 +46,7 @@ class Job:
 
     def tokens(self) -> np.ndarray:
         """The training tokens, mapped into memory."""
-        return np.memmap(self.tokens_path, self.tokens_dtype, mode='r')
+        return open_split(self.tokens_path, self.tokens_dtype, 0, windows=True).tokens
 
     def batch(self, tokens: np.ndarray, step: int) -> batches.Batch:
         """The host arrays of a step."""

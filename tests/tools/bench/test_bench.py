@@ -114,7 +114,14 @@ def test_the_memory_of_the_parent_is_not_counted():
 
 
 @pytest.mark.parametrize(
-    ('change', 'expected'), [({}, False), (VARIANTS['gpt2'], True), (VARIANTS['textbook'], False)]
+    ('change', 'expected'),
+    [
+        ({}, False),
+        (VARIANTS['gpt2'], True),
+        (VARIANTS['gpt2'] | {'ngram': 2}, False),
+        (VARIANTS['gpt2'] | {'tied_head': False}, False),
+        (VARIANTS['textbook'], False),
+    ],
 )
 def test_hugging_face_is_measured_where_it_has_the_model(tiny, monkeypatch, change, expected):
     monkeypatch.setattr(run.importlib.util, 'find_spec', lambda name: name)
