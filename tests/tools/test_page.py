@@ -1,9 +1,12 @@
 """Pages: the direction of a text, nothing that a text could break, nothing lost."""
 
+import types
+from pathlib import Path
+
 import pytest
 
 from gptjax.errors import UserError
-from gptjax.tools import page
+from gptjax.tools import page, sample
 
 
 @pytest.mark.parametrize(
@@ -41,3 +44,14 @@ def test_only_a_page_of_ours_is_replaced(tmp_path):
         page.check(path)
     with pytest.raises(UserError, match=r'is a folder; name a file, such as .*sample.html'):
         page.check(tmp_path)
+    with pytest.raises(UserError, match='/dev/null is there already, and no page of ours'):
+        page.check(Path('/dev/null'))
+
+
+def test_a_translation_has_a_direction_of_its_own(tmp_path):
+    task = types.SimpleNamespace(config=types.SimpleNamespace(name='translate'), continues=False)
+    trained = types.SimpleNamespace(task=task, step=3)
+    sample._write_page(tmp_path / 'page.html', trained, [{'prompt': 'heart', 'text': 'دل'}])
+    text = (tmp_path / 'page.html').read_text()
+    assert '<p dir="ltr"><b>heart</b></p>\n<p dir="rtl"><b></b>دل</p>' in text
+    assert '<title>translate, step 3</title>' in text
