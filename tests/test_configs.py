@@ -102,7 +102,7 @@ def test_gan_config_trains(config, tmp_path):
     done = run_main(*common, *data, '--mode=train')
     assert done.returncode == 0, done.stderr
     assert f'training {config[8:].replace(".py", "")}, ' in done.stderr
-    assert 'mean distance from held-out ones' in done.stderr
+    assert 'Validation, whole split, step' in done.stderr
     assert done.stdout.strip()
 
 
