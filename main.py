@@ -13,19 +13,20 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from gptjax import command_line, devices
+from gptjax import command_line
 from gptjax.config import from_config_dict
 from gptjax.errors import UserError
+from gptjax.parallel import devices
 
 # Each module has `run(request) -> exit status`, and is imported when it is asked for.
 MODES = {
-    'train': 'gptjax.tools.train',
-    'sample': 'gptjax.tools.sample',
-    'eval': 'gptjax.tools.evaluate',
-    'data': 'gptjax.tools.data',
-    'bench': 'gptjax.tools.bench.run',
-    'import': 'gptjax.tools.import_hf',
-    'export': 'gptjax.tools.export_hf',
+    'train': 'gptjax.modes.train',
+    'sample': 'gptjax.modes.sample',
+    'eval': 'gptjax.modes.evaluate',
+    'data': 'gptjax.modes.data',
+    'bench': 'gptjax.modes.bench.run',
+    'import': 'gptjax.modes.import_hf',
+    'export': 'gptjax.modes.export_hf',
 }
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -56,7 +57,7 @@ def main(argv: list[str]) -> int:
     command_line.check_workdir(workdir)
     if COMPILATION_CACHE.value:
         devices.keep_compiled(Path.home() / '.cache' / 'gptjax' / 'compiled')
-    from gptjax.tools.request import Request
+    from gptjax.modes.request import Request
 
     command = command_line.command_to_repeat(sys.argv)
     request = Request(

@@ -9,8 +9,8 @@ are tables of n-grams, of which a character reads three rows.
 """
 
 from gptjax.config import default_config
-from gptjax.devices import has_accelerator
 from gptjax.errors import UserError
+from gptjax.parallel.devices import has_accelerator
 
 
 def get_config(size: str = ''):

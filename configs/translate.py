@@ -10,8 +10,8 @@ Ruth, Jonah, Romans and Philemon are held out; copying the source scores BLEU 46
 """
 
 from gptjax.config import default_config
-from gptjax.devices import has_accelerator
 from gptjax.errors import UserError
+from gptjax.parallel.devices import has_accelerator
 
 
 def get_config(size: str = ''):

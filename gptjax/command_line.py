@@ -14,8 +14,8 @@ from pathlib import Path
 from absl import app, flags, logging
 
 from gptjax.config import Config
+from gptjax.config.schema import flatten
 from gptjax.errors import UserError, nearest, nearest_knob
-from gptjax.schema import flatten
 
 USER_MISTAKE = 1
 BAD_FLAGS = 2

@@ -70,11 +70,11 @@ def measure(point: dict) -> dict:
     import numpy as np
 
     from gptjax.config import Config, ModelConfig, TrainConfig
-    from gptjax.tasks.language_model import LanguageModel
+    from gptjax.modes.bench.worker import resident_bytes
+    from gptjax.parallel.mesh import Layout
+    from gptjax.tasks.language_model.task import LanguageModel
     from gptjax.text.token_files import Corpus
-    from gptjax.tools.bench.worker import resident_bytes
     from gptjax.training.loop import Steps, initial_state
-    from gptjax.training.sharding import Layout
 
     point = dict(point)
     batch_size, vocab_size = point.pop('batch_size'), point.pop('vocab_size')

@@ -75,8 +75,8 @@ def load(config_file: str, argument: str, data: list[str]):
 def twin(data: list[str]):
     """A function: steps of the PyTorch twin -> the seconds that they took."""
     from gptjax import tasks
-    from gptjax.tools.bench.run import TWIN, make_job
-    from gptjax.tools.bench.worker import Worker
+    from gptjax.modes.bench.run import TWIN, make_job
+    from gptjax.modes.bench.worker import Worker
 
     task = tasks.create(load('configs/char_nanogpt.py', 'cpu', data), print)
     with tempfile.TemporaryDirectory() as folder:
@@ -100,10 +100,10 @@ def whole_split_losses(workdir: Path, began: float):
 
     from gptjax import tasks
     from gptjax.config import MeshConfig
+    from gptjax.parallel.mesh import Layout
     from gptjax.training.checkpoint import MANIFEST, Checkpoints
     from gptjax.training.loop import abstract_state
-    from gptjax.training.runs import load_config
-    from gptjax.training.sharding import Layout
+    from gptjax.training.run_files import load_config
 
     task = tasks.load(load_config(workdir), workdir)
     layout = Layout(MeshConfig(), jax.device_count())

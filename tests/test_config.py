@@ -17,8 +17,8 @@ from gptjax.config import (
     from_json,
     to_json,
 )
+from gptjax.config.schema import flatten
 from gptjax.errors import UserError
-from gptjax.schema import flatten
 
 
 def test_json_and_config_dict_round_trip():

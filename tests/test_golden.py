@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from gptjax.config import Config
-from gptjax.models.gan import draw_noise
-from gptjax.tools.request import Request, load_trained
+from gptjax.modes.request import Request, load_trained
+from gptjax.tasks.gan.model import draw_noise
 from gptjax.training.checkpoint import flat_leaves
 from gptjax.training.steps import run_key
 from tests.conftest import replace

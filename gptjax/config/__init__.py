@@ -18,10 +18,10 @@ from gptjax.config.data import DataConfig
 from gptjax.config.gan import GanConfig, GanUseConfig
 from gptjax.config.model import ModelConfig
 from gptjax.config.sample import BenchConfig, SampleConfig
+from gptjax.config.schema import build, check_bounds, knob
 from gptjax.config.train import MeshConfig, TrainConfig
 from gptjax.config.translation import TranslationConfig
 from gptjax.errors import UserError
-from gptjax.schema import build, check_bounds, knob
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 import dataclasses
 
+from gptjax.config.schema import check_bounds, knob
 from gptjax.errors import UserError
-from gptjax.schema import check_bounds, knob
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,8 +3,8 @@
 import dataclasses
 import math
 
+from gptjax.config.schema import check_bounds, knob
 from gptjax.errors import UserError
-from gptjax.schema import check_bounds, knob
 
 
 @dataclasses.dataclass(frozen=True)

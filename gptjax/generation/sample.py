@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from gptjax.config import SampleConfig
-from gptjax.generation.logits import Rules, choose
+from gptjax.generation.rules import Rules, choose
+from gptjax.models.block import NOBODY
 from gptjax.models.decoder import Cache, Decoder
-from gptjax.models.layers import NOBODY
 
 
 @flax.struct.dataclass

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gptjax.config import ModelConfig
-from gptjax.models.layers import NOBODY, Block, dense, norm, with_positions
+from gptjax.models.block import NOBODY, Block, dense, norm, with_positions
 from gptjax.models.ngram import NgramEmbedding
 
 

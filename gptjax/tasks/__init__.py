@@ -8,9 +8,9 @@ from gptjax.config import Config
 from gptjax.errors import UserError
 
 TASKS = {
-    'language_model': 'gptjax.tasks.language_model:LanguageModel',
-    'translation': 'gptjax.tasks.translation:Translation',
-    'gan': 'gptjax.tasks.gan:Gan',
+    'language_model': 'gptjax.tasks.language_model.task:LanguageModel',
+    'translation': 'gptjax.tasks.translation.task:Translation',
+    'gan': 'gptjax.tasks.gan.task:Gan',
 }
 
 Say = Callable[[str], None]

@@ -9,12 +9,12 @@ import jax
 
 from gptjax.config import Config
 from gptjax.errors import UserError
+from gptjax.parallel.mesh import Layout
 from gptjax.tasks import sizes
 from gptjax.training import steps
 from gptjax.training.diagnosis import diagnose
 from gptjax.training.metrics import Row, plot_losses
 from gptjax.training.optim import make_optimizer, make_schedule
-from gptjax.training.sharding import Layout
 
 
 class BaseTask:

@@ -1,8 +1,8 @@
 """Knobs that only some tasks have a use for."""
 
 from gptjax.config import Config
+from gptjax.config.schema import flatten
 from gptjax.errors import UserError
-from gptjax.schema import flatten
 
 
 def require_default(config: Config, *names: str) -> None:

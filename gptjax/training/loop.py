@@ -10,11 +10,11 @@ import jax
 import numpy as np
 
 from gptjax.errors import UserError
+from gptjax.parallel.mesh import Layout
 from gptjax.training.checkpoint import Checkpoints
 from gptjax.training.interrupts import Interrupts
 from gptjax.training.metrics import MetricsLog, Row, model_flops_utilization
 from gptjax.training.progress import RunProgress
-from gptjax.training.sharding import Layout
 from gptjax.training.steps import Metrics, TrainState, make_call, run_key
 from gptjax.training.task import Batch, Task
 

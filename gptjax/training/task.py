@@ -7,9 +7,9 @@ from typing import Any, Protocol
 import jax
 
 from gptjax.config import Config, SampleConfig
+from gptjax.parallel.mesh import Layout
 from gptjax.text.tokenizers import Tokenizer
 from gptjax.training.metrics import Row
-from gptjax.training.sharding import Layout
 from gptjax.training.steps import Metrics, TrainState
 
 Batch = dict[str, Any]

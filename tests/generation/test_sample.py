@@ -10,7 +10,7 @@ import pytest
 
 from gptjax.config import ModelConfig, SampleConfig
 from gptjax.generation import sample
-from gptjax.generation.logits import Rules, choose
+from gptjax.generation.rules import Rules, choose
 from gptjax.models.decoder import Decoder
 
 V, BLOCK = 13, 12

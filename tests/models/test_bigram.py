@@ -6,8 +6,8 @@ import numpy as np
 from gptjax import tasks
 from gptjax.config import MeshConfig, SampleConfig
 from gptjax.generation import sample
+from gptjax.parallel.mesh import Layout
 from gptjax.training.loop import Steps, initial_state
-from gptjax.training.sharding import Layout
 from tests.conftest import replace
 
 

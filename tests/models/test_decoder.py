@@ -14,8 +14,8 @@ from gptjax.config import ModelConfig
 from gptjax.errors import UserError
 from gptjax.models import attention
 from gptjax.models.attention import rotate, uses_cudnn, why_not_cudnn
+from gptjax.models.block import NOBODY, sinusoids
 from gptjax.models.decoder import Cache, Decoder
-from gptjax.models.layers import NOBODY, sinusoids
 
 V = 11
 BASE = ModelConfig(block_size=16, n_layer=2, n_head=2, n_embd=16, residual_init='plain')

@@ -11,9 +11,9 @@ from gptjax import tasks
 from gptjax.config import MeshConfig, to_json
 from gptjax.errors import UserError
 from gptjax.models import lora
-from gptjax.training import runs
+from gptjax.parallel.mesh import Layout
+from gptjax.training import run_files
 from gptjax.training.loop import Steps, initial_state
-from gptjax.training.sharding import Layout
 from tests.conftest import replace
 
 
@@ -26,13 +26,13 @@ def source(tiny, tmp_path_factory):
     workdir = tmp_path_factory.mktemp('source')
     task = tasks.create(config, print)
     task.save(workdir)
-    runs.config_path(workdir).write_text(to_json(config))
+    run_files.config_path(workdir).write_text(to_json(config))
     layout = Layout(MeshConfig(data=1), 1)
     state = initial_state(task, layout)
     steps = Steps(task, layout, state)
     for i in range(100):
         state, _, _ = steps(state, i, 1)
-    saved = runs.checkpoints(workdir)
+    saved = run_files.checkpoints(workdir)
     saved.save(state, 1.0)
     saved.close()
     return workdir, config, state.params['params']

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gptjax.models import ngram
-from gptjax.models.layers import NOBODY
+from gptjax.models.block import NOBODY
 
 
 def test_tokens_before_each_and_none_before_the_first():

@@ -13,15 +13,15 @@ STEPS = 200
 TRAIN = """
 import json, sys, time, types
 from pathlib import Path
-from gptjax import devices
+from gptjax.parallel import devices
 devices.tune_cpu()
 import jax
 from gptjax.config import Config, ModelConfig, TrainConfig
-from gptjax.tasks.language_model import LanguageModel
+from gptjax.tasks.language_model.task import LanguageModel
 from gptjax.text.token_files import Corpus, open_split
-from gptjax.tools.bench.worker import resident_bytes
+from gptjax.modes.bench.worker import resident_bytes
 from gptjax.training.loop import Steps, initial_state
-from gptjax.training.sharding import Layout
+from gptjax.parallel.mesh import Layout
 
 config = Config(model=ModelConfig(block_size=64), train=TrainConfig(batch_size=16))
 split = open_split(Path(sys.argv[1]), 'uint16', 0, windows=True)

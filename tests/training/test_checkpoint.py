@@ -10,10 +10,10 @@ import pytest
 from gptjax import tasks
 from gptjax.config import MeshConfig
 from gptjax.errors import UserError
+from gptjax.parallel.mesh import Layout
 from gptjax.training import checkpoint, steps
 from gptjax.training.checkpoint import Checkpoints
 from gptjax.training.loop import abstract_state, initial_state
-from gptjax.training.sharding import Layout
 from tests.conftest import replace
 
 

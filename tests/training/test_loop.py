@@ -10,10 +10,10 @@ import pytest
 
 from gptjax import tasks
 from gptjax.config import MeshConfig
+from gptjax.parallel.mesh import Layout
 from gptjax.training.checkpoint import Checkpoints
 from gptjax.training.loop import DivergedError, Meter, abstract_state, initial_state, train
 from gptjax.training.metrics import read_metrics
-from gptjax.training.sharding import Layout
 from tests.conftest import replace
 
 

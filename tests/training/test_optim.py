@@ -11,9 +11,9 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from gptjax.config import MeshConfig, TrainConfig
+from gptjax.parallel.mesh import Layout
 from gptjax.training import steps
 from gptjax.training.optim import is_matrix, make_optimizer, make_schedule
-from gptjax.training.sharding import Layout
 
 
 def nanogpts_rate(it, peak, lowest, warmup, steps):

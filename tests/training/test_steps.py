@@ -11,10 +11,10 @@ import pytest
 
 from gptjax import tasks
 from gptjax.config import MeshConfig
+from gptjax.parallel.mesh import Layout
 from gptjax.training import steps
 from gptjax.training.loop import initial_state
 from gptjax.training.losses import cross_entropy
-from gptjax.training.sharding import Layout
 from tests.conftest import replace
 
 

@@ -1,0 +1,105 @@
+"""Our side of a benchmark, as a process of its own: see `gptjax.modes.bench.worker`."""
+
+import os
+import time
+
+import numpy as np
+
+from gptjax.modes.bench import worker
+from gptjax.parallel import devices
+
+
+class JaxSubject:
+    """The task, the layout and the jitted step exactly as the training loop uses them."""
+
+    def __init__(self, job: worker.Job):
+        """Compiles nothing yet."""
+        import jax
+
+        from gptjax import tasks
+        from gptjax.parallel.mesh import Layout
+        from gptjax.training.checkpoint import flat_leaves
+        from gptjax.training.loop import Steps, initial_state
+        from gptjax.training.progress import say
+
+        if job.exact:
+            jax.config.update('jax_default_matmul_precision', 'highest')
+        self._jax = jax
+        self.task = tasks.create(job.config, say)
+        train = job.config.train
+        self.layout = Layout(job.config.mesh, train.batch_size // train.accumulate)
+        state = initial_state(self.task, self.layout)
+        weights = job.weights()
+        names = [name.removeprefix('params.') for name in flat_leaves(state.params)]
+        leaves = [
+            jax.device_put(weights[name], leaf.sharding)
+            for name, leaf in zip(names, jax.tree.leaves(state.params), strict=True)
+        ]
+        params = jax.tree.unflatten(jax.tree.structure(state.params), leaves)
+        self.state = state.replace(params=params)
+        self._names = names
+        self._steps = Steps(self.task, self.layout, self.state)
+
+    def gradients(self) -> worker.Arrays:
+        """Loss and every gradient of the first batch; nothing is updated."""
+
+        def mean(params, batch):
+            total, count = self.task.loss(params, batch)
+            return total / count
+
+        batch = self.layout.put(self.task.train_batch(0))
+        loss, grads = self._jax.jit(self._jax.value_and_grad(mean))(self.state.params, batch)
+        return {'loss': np.float32(loss), **self._arrays(grads)}
+
+    def parameters(self) -> worker.Arrays:
+        """All parameters as they are now."""
+        return self._arrays(self.state.params)
+
+    def train(self, steps: int) -> float:
+        """Seconds that some optimizer steps take."""
+        done = int(self.state.step)
+        last = done + steps
+        began = time.perf_counter()
+        while done < last:
+            self.state, metrics, n = self._steps(self.state, done, last - done)
+            done += n
+        self._jax.block_until_ready(metrics)
+        return time.perf_counter() - began
+
+    def generate(self, batch_size: int, tokens: int, texts: int) -> float:
+        """Seconds to sample some texts, one after the other, after a prompt of one token."""
+        from gptjax.config import SampleConfig
+        from gptjax.generation import sample
+
+        params, put = self.task.place(self.state.params, batch_size)
+        self._jax.block_until_ready(params)
+        config = SampleConfig(
+            max_new_tokens=tokens,
+            temperature=1.0,
+            num_samples=batch_size,
+            chunk=self.task.config.sample.chunk,
+        )
+        prompts = [np.zeros(1, np.int32)]
+        began = time.perf_counter()
+        for _ in range(texts):
+            sample.generate(self.task.model, params, prompts, config, put=put)
+        return time.perf_counter() - began
+
+    def about(self) -> dict:
+        """Versions, devices and memory."""
+        device = self._jax.devices()[0]
+        about = {'version': self._jax.__version__, 'device': device.device_kind}
+        about |= {'devices': self.layout.mesh.size, 'cores': len(os.sched_getaffinity(0))}
+        stats = device.memory_stats() or {}
+        if 'peak_bytes_in_use' in stats:
+            about['peak_bytes'] = stats['peak_bytes_in_use']
+        return about | {'resident_bytes': worker.resident_bytes()}
+
+    def _arrays(self, tree) -> worker.Arrays:
+        leaves = map(np.asarray, self._jax.tree.leaves(tree))
+        return dict(zip(self._names, leaves, strict=True))
+
+
+if __name__ == '__main__':
+    devices.tune_cpu()
+    worker.serve(JaxSubject)

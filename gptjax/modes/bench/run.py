@@ -1,0 +1,258 @@
+"""--mode=bench: JAX against PyTorch on the same model, weights and batches, in turns."""
+
+import dataclasses
+import datetime
+import functools
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from gptjax import tasks
+from gptjax.config import Config
+from gptjax.errors import UserError
+from gptjax.files import write_atomically
+from gptjax.interop import hf_gpt2
+from gptjax.modes.bench import report
+from gptjax.modes.bench.worker import Arrays, Job, Worker
+from gptjax.modes.request import Request
+from gptjax.training.checkpoint import flat_leaves
+from gptjax.training.metrics import model_flops_utilization
+from gptjax.training.optim import make_schedule
+from gptjax.training.progress import say
+from gptjax.training.steps import run_key
+
+JAX, TWIN = 'gptjax.modes.bench.jax_subject', 'gptjax.modes.bench.torch_subject'
+MOST_DIFFERENT = 1e-4  # relative; more, and the two sides do not do the same work
+
+
+def run(request: Request) -> int:
+    """Proves that both sides do the same work, times them, and writes bench.json and bench.png."""
+    config, workdir = request.config, request.workdir
+    if config.task != 'language_model':
+        raise UserError(
+            f'--mode=bench compares language models, and {config.name} is a {config.task}; '
+            'use a config such as configs/char.py'
+        )
+    has_torch = importlib.util.find_spec('torch') is not None
+    if not has_torch:
+        say("PyTorch is not installed: measuring JAX alone. For both: pip install -e '.[torch]'")
+    if has_torch and config.train.optimizer == 'muon':
+        say("PyTorch's Muon rounds otherwise than ours: both sides are measured with AdamW")
+        train_config = dataclasses.replace(config.train, optimizer='adamw')
+        config = dataclasses.replace(config, train=train_config)
+    task = tasks.create(config, say)
+    result = {
+        'command': f'{request.command} --mode=bench',
+        'date': datetime.date.today().isoformat(),
+        'hardware': f'{platform.processor() or platform.machine()}, {os.cpu_count()} cores',
+        'parameters': task.count_params(),
+        'flops_per_token': task.flops_per_token(),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        job = make_job(task, Path(folder))
+        if has_torch:
+            result['parity'] = parity(job)
+            say(f'Same work: largest relative difference {result["parity"]["largest"]:.1e}')
+        with ExitStack() as stack:
+            workers = {'jax': stack.enter_context(Worker(JAX, job))}
+            modes = ['eager', *(['compile'] if config.bench.torch_compile else [])]
+            for mode in modes if has_torch else []:
+                mode_job = dataclasses.replace(job, mode=mode)
+                workers[f'torch_{mode}'] = stack.enter_context(Worker(TWIN, mode_job))
+            result['train'] = time_training(workers, config, task, result['flops_per_token'])
+            result['generate'] = time_generation(workers, config)
+            result['about'] = {name: worker.call('about') for name, worker in workers.items()}
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_atomically(workdir / 'bench.json', json.dumps(result, indent=1).encode() + b'\n')
+    report.draw(result, workdir / 'bench.png')
+    print(json.dumps(result) if request.as_json else report.table(result))
+    say(f'Written: {workdir / "bench.json"} and {workdir / "bench.png"}')
+    return 0
+
+
+def make_job(task, folder: Path) -> Job:
+    """The work of both sides. Weights are noisy, so that no gradient is zero by initialisation."""
+    params = jax.jit(lambda key: task.init_state(key).params)(run_key(task.config.train.seed))
+    draw = np.random.default_rng(task.config.train.seed)
+    weights = {
+        name.removeprefix('params.'): np.asarray(leaf)
+        + 0.02 * draw.standard_normal(leaf.shape, np.float32)
+        for name, leaf in flat_leaves(params).items()
+    }
+    np.savez(folder / 'weights.npz', **weights)
+    schedule = make_schedule(task.config.train)
+    return Job(
+        config=task.config,
+        vocab_size=task.tokenizer.vocab_size,
+        folder=folder,
+        tokens_path=task.corpus.train.path,
+        tokens_dtype=task.corpus.train.tokens.dtype.name,
+        learning_rates=tuple(float(schedule(i)) for i in range(min(100, task.config.train.steps))),
+    )
+
+
+def parity(job: Job) -> dict:
+    """Loss, every gradient, and the parameters after 3 steps, in float32 without dropout.
+
+    A gradient that is zero but for rounding (that of a key's bias: softmax does not feel it) has to
+    be so on both sides; Adam makes steps of its rounding, so that parameter is not compared.
+
+    Returns:
+      `loss` and `largest` (of the others) as relative differences; `where`; `passed`;
+      `no_gradient`: the names of what has none.
+    """
+    model = dataclasses.replace(job.config.model, dropout=0.0, dtype='float32')
+    config = dataclasses.replace(job.config, model=model)
+    job = dataclasses.replace(job, config=config, exact=True, mode='eager')
+    with Worker(JAX, job) as ours, Worker(TWIN, job) as theirs:
+        gradients = [side.call('gradients') for side in (ours, theirs)]
+        losses = [side.pop('loss') for side in gradients]
+        for side in (ours, theirs):
+            side.call('train', steps=3)
+        parameters = [side.call('parameters') for side in (ours, theirs)]
+    no_gradient = sorted(set.intersection(*map(_without_gradient, gradients)))
+    for side in (*gradients, *parameters):
+        for name in no_gradient:
+            del side[name]
+    differences = {f'gradient of {k}': v for k, v in difference(*gradients).items()}
+    differences |= {f'{k} after 3 steps': v for k, v in difference(*parameters).items()}
+    where = max(differences, key=differences.get)
+    largest, loss = differences[where], float(abs(losses[0] - losses[1]) / losses[0])
+    passed = max(loss, largest) <= MOST_DIFFERENT
+    if not passed:
+        say(f'Warning: the two sides differ by {largest:.1e} in {where}, by {loss:.1e} in the loss')
+    compared = {'loss': loss, 'largest': largest, 'where': where, 'passed': passed}
+    return compared | {'no_gradient': no_gradient}
+
+
+def _without_gradient(gradients: Arrays) -> set[str]:
+    norms = {name: np.linalg.norm(x) for name, x in gradients.items()}
+    return {name for name, norm in norms.items() if norm <= 1e-6 * max(norms.values())}
+
+
+def difference(ours: Arrays, theirs: Arrays) -> dict[str, float]:
+    """Relative differences (2-norm) of arrays of the same names."""
+    return {
+        name: float(np.linalg.norm(x - theirs[name].reshape(x.shape)) / np.linalg.norm(x))
+        for name, x in ours.items()
+    }
+
+
+def time_training(workers: dict[str, Worker], config: Config, task, flops_per_token) -> dict:
+    """Seconds a step of each side, in turns; the first step, with its compilation, apart."""
+    first_s = {name: worker.call('train', steps=1) for name, worker in workers.items()}
+    tokens = task.tokens_per_step()
+    timers = {name: functools.partial(_train, worker) for name, worker in workers.items()}
+    measured = in_turns(timers, config, tokens, trial=10)
+    device = jax.devices()[0].device_kind
+    for name, figures in measured.items():
+        flops_per_s = figures['tokens_per_s'] * flops_per_token
+        figures['step_ms'] = 1e3 * tokens / figures['tokens_per_s']
+        figures['flops_per_s'] = flops_per_s
+        figures['mfu'] = model_flops_utilization(flops_per_s, device, 1)
+        figures['first_step_s'] = first_s[name]
+    return compare(measured)
+
+
+def _train(worker: Worker, steps: int) -> float:
+    return worker.call('train', steps=steps)
+
+
+def time_generation(workers: dict[str, Worker], config: Config) -> dict:
+    """Tokens a second of sampling after a prompt of one token.
+
+    Within a block: alone and in a batch, also against a cache. `long` is as many tokens as
+    `sample.max_new_tokens`, past the block, which Hugging Face's GPT-2 cannot.
+    """
+    workers = {name: w for name, w in workers.items() if name != 'torch_compile'}
+    sides = {name: (worker, 'generate') for name, worker in workers.items()}
+    cached = {}
+    if 'torch_eager' in workers and huggingface_has(config):
+        cached = {'huggingface': (workers['torch_eager'], 'generate_cached')}
+    short = min(config.model.block_size - 1, 255)
+    many = config.bench.batch_size
+    result = {
+        'batch_1': _time_texts(sides | cached, config, 1, short),
+        f'batch_{many}': _time_texts(sides | cached, config, many, short),
+        'long': _time_texts(sides, config, 1, config.sample.max_new_tokens),
+    }
+    return {'ratio': result['batch_1'].get('ratio'), **result}
+
+
+def _time_texts(sides: dict[str, tuple[Worker, str]], config: Config, batch_size: int, tokens: int):
+    def timer(worker, method):
+        return lambda n: worker.call(method, batch_size=batch_size, tokens=tokens, texts=n)
+
+    timers = {name: timer(*side) for name, side in sides.items()}
+    measured = in_turns(timers, config, batch_size * tokens, trial=1)
+    return {'batch_size': batch_size, 'new_tokens': tokens, **compare(measured)}
+
+
+def huggingface_has(config: Config) -> bool:
+    """Whether transformers is installed and its GPT-2 can be this model."""
+    model = config.model
+    return (
+        importlib.util.find_spec('transformers') is not None
+        and not hf_gpt2.lacking(model)
+        and model.tied_head
+        and model.activation != 'relu2'
+        and model.tied_head
+        and not (model.qk_norm or model.scale_embedding)
+    )
+
+
+def in_turns(
+    timers: dict[str, Callable[[int], float]], config: Config, tokens: int, trial: int
+) -> dict[str, dict]:
+    """Tokens a second of each side: A B C A B C ..., each turn about `turn_s` long.
+
+    Args:
+      timers: for each side, how many times -> the seconds they took.
+      config: its `bench` says how long to measure.
+      tokens: done each time.
+      trial: how many times to do it to see how long it takes, after once to warm up.
+    """
+    counts = {}
+    for name, timer in timers.items():
+        timer(1)
+        counts[name] = max(1, round(config.bench.turn_s / (timer(trial) / trial)))
+    speeds: dict[str, list[float]] = {name: [] for name in timers}
+    for _ in range(config.bench.rounds):
+        for name, timer in timers.items():
+            speeds[name].append(tokens * counts[name] / timer(counts[name]))
+    return {name: summary(values) for name, values in speeds.items()}
+
+
+def summary(speeds: list[float]) -> dict:
+    """Median, least and most of some tokens a second, with all of them in order."""
+    return {
+        'tokens_per_s': statistics.median(speeds),
+        'least': min(speeds),
+        'most': max(speeds),
+        'all': speeds,
+    }
+
+
+def compare(measured: dict[str, dict]) -> dict:
+    """Adds the ratios of ours over each other side, turn by turn, and over the best: `ratio`."""
+    ours = measured['jax']['all']
+    ratios = {}
+    for name, figures in measured.items():
+        if name != 'jax':
+            pairs = [a / b for a, b in zip(ours, figures['all'], strict=True)]
+            ratios[name] = {'median': statistics.median(pairs), 'all': pairs}
+    result = {'sides': measured, 'ratios': ratios}
+    torch_sides = [name for name in ratios if name.startswith('torch')]
+    if torch_sides:
+        best = max(torch_sides, key=lambda name: measured[name]['tokens_per_s'])
+        result |= {'best': best, 'ratio': ratios[best]['median']}
+    return result

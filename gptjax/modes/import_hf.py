@@ -1,0 +1,139 @@
+"""--mode=import: a GPT-2 in Hugging Face's files becomes a work directory."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from gptjax.config import to_json
+from gptjax.errors import UserError
+from gptjax.files import write_atomically
+from gptjax.interop import hf_gpt2, hf_tokenizer
+from gptjax.modes import extras
+from gptjax.modes.request import Request
+from gptjax.tasks.language_model.task import LanguageModel
+from gptjax.text import archives
+from gptjax.text.bpe import BpeTokenizer
+from gptjax.text.corpora import cache_folder
+from gptjax.text.token_files import Corpus
+from gptjax.training import run_files
+from gptjax.training.checkpoint import flat_leaves
+from gptjax.training.progress import say
+from gptjax.training.steps import run_key
+
+WANTED = ('config.json', '*.safetensors', 'tokenizer.json', 'vocab.json', 'merges.txt')
+
+
+def run(request: Request) -> int:
+    """Writes the work directory and says what can be done with it."""
+    workdir = request.workdir
+    if run_files.config_path(workdir).exists() or run_files.checkpoints(workdir).steps():
+        raise UserError(f'{workdir} already holds a run; use another --workdir')
+    if not request.source:
+        raise UserError('--mode=import needs --source=DIR, or the name of a model on the hub')
+    folder = _folder(request.source)
+    task, params = load(request, folder)
+    state = jax.eval_shape(task.init_state, run_key(0))
+    names = [name.removeprefix('params.') for name in flat_leaves(state.params)]
+    leaves = [jax.numpy.asarray(params[name]) for name in names]
+    state = task.init_state(run_key(0)).replace(
+        params=jax.tree.unflatten(jax.tree.structure(state.params), leaves)
+    )
+    workdir.mkdir(parents=True, exist_ok=True)
+    task.save(workdir)
+    saved = run_files.checkpoints(workdir)
+    saved.save(state, math.inf)
+    saved.close()
+    write_atomically(run_files.config_path(workdir), to_json(task.config).encode())
+    say(f'Imported {task.describe_model()} from {folder} into {workdir}. Now type, for example:')
+    say(f'  {request.command} --mode=sample --workdir={workdir}')
+    say(
+        '  python main.py --config=configs/gpt2_finetune.py --mode=train '
+        f'--config.train.init_from={workdir}'
+    )
+    return 0
+
+
+def load(request: Request, folder: Path) -> tuple[LanguageModel, hf_gpt2.Arrays]:
+    """The task of a folder, and its parameters by dotted names.
+
+    Raises:
+      UserError: something in it is missing, cannot be read or does not fit.
+    """
+    try:
+        theirs = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f'{folder / "config.json"} cannot be read ({error}); give the folder of a GPT-2'
+        ) from None
+    knobs = hf_gpt2.config_to_ours(theirs)
+    free = {name: getattr(request.config.model, name) for name in ('dtype', 'attention')}
+    tokenizer = hf_tokenizer.read(folder)
+    if tokenizer is None:
+        if theirs.get('vocab_size') != 50_257:
+            raise UserError(
+                f'{folder} has no tokenizer (tokenizer.json, or vocab.json and merges.txt), and '
+                f"its vocabulary of {theirs.get('vocab_size')} is not GPT-2's; add these files"
+            )
+        archive = archives.vocabulary('gpt2', cache_folder(request.config.data), say)
+        tokenizer = BpeTokenizer.gpt2(archive)
+    if (vocab_size := theirs.get('vocab_size')) != tokenizer.vocab_size:
+        raise UserError(
+            f'{folder} has a tokenizer of {tokenizer.vocab_size} tokens and a model of '
+            f'{vocab_size}; get all files of one model again'
+        )
+    config = dataclasses.replace(
+        request.config,
+        model=dataclasses.replace(request.config.model, **knobs | free | {'vocab_multiple': 1}),
+        data=dataclasses.replace(request.config.data, tokenizer=tokenizer.kind, path=''),
+        # It is not to be trained as it is, and SGD keeps no averages that would have to be saved.
+        train=dataclasses.replace(request.config.train, optimizer='sgd', init_from='', lora_rank=0),
+    )
+    task = LanguageModel(config, Corpus(tokenizer, None, None, sha256='imported'))
+    like = flat_leaves(jax.eval_shape(task.init_state, run_key(0)).params)
+    shapes = {name.removeprefix('params.'): leaf.shape for name, leaf in like.items()}
+    return task, hf_gpt2.to_ours(_weights(folder), task.config.model, shapes)
+
+
+def _folder(source: str) -> Path:
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    if folder.exists() or source.startswith(('.', '/', '~')) or source.count('/') > 1:
+        raise UserError(f'--source={source} is no folder; give one, or the name of a hub model')
+    hub = extras.need('huggingface_hub', 'hf')
+    say(f'Fetching {source} from the Hugging Face hub')
+    try:
+        return Path(hub.snapshot_download(source, allow_patterns=list(WANTED)))
+    except Exception as error:  # It has dozens of kinds, some of them of other libraries.
+        reason = ' '.join(str(error).split())[:200]
+        raise UserError(
+            f'--source={source} is no folder, and could not be fetched from the hub ({reason}); '
+            'put config.json, model.safetensors and the tokenizer into a folder and name that'
+        ) from None
+
+
+def _weights(folder: Path) -> hf_gpt2.Arrays:
+    files = sorted(folder.glob('*.safetensors'))
+    if not files:
+        pickled = sorted([*folder.glob('*.bin'), *folder.glob('*.pt'), *folder.glob('*.pth')])
+        if pickled:
+            raise UserError(
+                f'{pickled[0]} is a pickle, which can run any code, and is not read; convert it '
+                f'with transformers: AutoModelForCausalLM.from_pretrained({str(folder)!r})'
+                f'.save_pretrained({str(folder)!r}, safe_serialization=True)'
+            )
+        raise UserError(f'{folder} has no *.safetensors; give the folder of a GPT-2')
+    extras.need('safetensors', 'hf')
+    from safetensors.flax import load_file  # numpy's has no bfloat16.
+
+    arrays = {}
+    for path in files:
+        try:
+            arrays |= {name: np.asarray(array) for name, array in load_file(path).items()}
+        except Exception as error:
+            raise UserError(f'{path} cannot be read ({error}); get it again') from None
+    return arrays

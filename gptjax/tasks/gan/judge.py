@@ -1,0 +1,108 @@
+"""What generated sentences are compared with: baselines, and a word-level language model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gptjax import tasks
+from gptjax.config import MeshConfig, SampleConfig, from_json
+from gptjax.errors import UserError
+from gptjax.parallel.mesh import Layout
+from gptjax.tasks.gan import likeness, sentences
+from gptjax.training.checkpoint import Checkpoints
+from gptjax.training.loop import abstract_state
+from gptjax.training.progress import say
+
+HOW_TO_JUDGE = (
+    'For perplexity, and the samples of a word GPT beside these: train one on the same sentences '
+    'with --config=configs/gan.py:judge --mode=train, then add --config.ganuse.judge=runs/gan-judge'
+)
+JUDGED_ROWS = 64  # sentences judged at a time
+
+
+def compare(task, ours: Sequence, learnt: Sequence, held_out: Sequence) -> dict[str, dict]:
+    """All figures of generated sentences and of the baselines, by the name of the row."""
+    draw = np.random.default_rng(0)
+    lists = {
+        'generator': ours,
+        'words by frequency': likeness.by_frequency(learnt, len(ours), draw),
+        'held-out sentences': held_out,
+    }
+    judge = Judge(Path(task.config.ganuse.judge), task) if task.config.ganuse.judge else None
+    if judge:
+        lists['word GPT'] = judge.samples(len(ours))
+    rows = {}
+    for name, listed in lists.items():
+        rows[name] = likeness.figures(listed, held_out, learnt)
+        rows[name]['self_bleu'] = likeness.self_bleu(listed)
+        if judge:
+            rows[name]['perplexity'] = judge.perplexity(listed)
+    return rows
+
+
+class Judge:
+    """A word-level language model of the same sentences, a line each."""
+
+    def __init__(self, workdir: Path, task):
+        """Loads the best checkpoint of a work directory.
+
+        Raises:
+          UserError: there is none, or it is no word-level language model.
+        """
+        path, checkpoints = workdir / 'config.json', Checkpoints(workdir / 'checkpoints', say=say)
+        if not path.exists() or not checkpoints.steps():
+            raise UserError(
+                f'ganuse.judge={workdir} has no trained model; train one: '
+                'python main.py --config=configs/gan.py:judge --mode=train'
+            )
+        config = from_json(path.read_text())
+        if config.task != 'language_model' or config.data.tokenizer != 'word':
+            raise UserError(
+                f'ganuse.judge={workdir} is a {config.task} of tokens of kind '
+                f'{config.data.tokenizer}, and judging takes a language_model of words; '
+                'train one: python main.py --config=configs/gan.py:judge --mode=train'
+            )
+        self._task, self._judge = task, tasks.load(config, workdir)
+        layout = Layout(MeshConfig(), 1)
+        like = abstract_state(self._judge, layout)
+        _, state = checkpoints.restore(like, checkpoints.best_first())
+        self._params = state.params
+        self._newline = int(self._judge.tokenizer.encode('\n')[0])
+
+    def samples(self, count: int) -> list[tuple[int, ...]]:
+        """Sentences of the language model itself, at temperature 1, in the GAN's ids."""
+        task, most = self._task, self._task.config.gan.max_words
+        texts: list[str] = []
+        for first in range(0, count, JUDGED_ROWS):
+            config = SampleConfig(
+                max_new_tokens=most,
+                temperature=1.0,
+                num_samples=min(JUDGED_ROWS, count - first),
+                stop=('\n',),
+                seed=first,
+                chunk=32,
+            )
+            pieces = self._judge.stream_text(self._params, ['\n'], config)
+            texts += map(''.join, zip(*pieces, strict=True))
+        words = [sentences.to_words(text, task.config.gan) for text in texts]
+        rows = sentences.to_rows(words, task.tokenizer, task.config.model.block_size)
+        return sentences.word_lists(rows)
+
+    def perplexity(self, listed: Sequence[Sequence[int]]) -> float:
+        """exp of the mean nats of a word, the end of the sentence counted as one."""
+        encode, size = self._judge.tokenizer.encode, self._judge.config.model.block_size
+        texts = (self._task.tokenizer.decode(ids) for ids in listed)
+        ids = [[self._newline, *encode(text).tolist(), self._newline][: size + 1] for text in texts]
+        loss = jax.jit(self._judge.loss)
+        sums = np.zeros(2)
+        for first in range(0, len(ids), JUDGED_ROWS):
+            rows_BT = np.zeros((JUDGED_ROWS, size + 1), np.int32)
+            lengths_B = np.zeros(JUDGED_ROWS, np.int32)
+            for i, row in enumerate(ids[first : first + JUDGED_ROWS]):
+                rows_BT[i, : len(row)], lengths_B[i] = row, len(row) - 1
+            batch = {'inputs': rows_BT[:, :-1], 'targets': rows_BT[:, 1:], 'lengths': lengths_B}
+            sums += jax.device_get(loss(self._params, jax.tree.map(jnp.asarray, batch)))
+        return float(np.exp(sums[0] / sums[1]))

@@ -1,0 +1,210 @@
+"""Two players: what the generator writes, what the critic makes of it, and the loss of each."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from gptjax.config import Config
+from gptjax.tasks.gan import from_noise, losses
+from gptjax.tasks.gan.model import Critic, Generator, draw_noise
+from gptjax.tasks.gan.spectral import spectrally_normalized
+from gptjax.text.words import END
+from gptjax.training.losses import cross_entropy
+
+
+@dataclasses.dataclass(frozen=True)
+class Players:
+    """Generator and critic. Parameters are arguments: `generator`'s and `critic`'s."""
+
+    config: Config
+    generator: Generator
+    critic: Critic
+
+    def init(self, key) -> dict:
+        """Fresh parameters of both."""
+        model = self.config.model
+        generator_key, critic_key = jax.random.split(key)
+        ids_BT = jnp.zeros((1, model.block_size), jnp.int32)
+        row_B = jnp.zeros(1, jnp.int32)
+        noise = draw_noise(model, self.config.gan, key, row_B)
+        e_BSD = jnp.zeros((1, model.block_size - 1, model.n_embd))
+        args = (e_BSD, ids_BT)
+        return {
+            'generator': self.generator.init(generator_key, ids_BT, noise),
+            'critic': self.critic.init(critic_key, *args, method=_score_and_embed),
+        }
+
+    def author(self, params):
+        """The generator's parameters that write what people see, among those of a train state."""
+        return params['average' if self.config.gan.average else 'generator']
+
+    def cross_entropy(self, params, ids_BT, noise):
+        """(sum of nats, number of words) of real sentences, each word given those before it."""
+        w_BTD = from_noise.style(self.generator, params, noise)
+        x_BSD = from_noise.replay(self.generator, params, ids_BT, w_BTD, noise)
+        logits_BSV = from_noise.word_logits(
+            self.generator, params, x_BSD, jnp.arange(x_BSD.shape[1])
+        )
+        return cross_entropy(logits_BSV, ids_BT[:, 1:], self.lengths(ids_BT))
+
+    def lengths(self, ids_BT):
+        """How many ids there are after <START>, up to <END> or to the end of the row."""
+        s = ids_BT.shape[1] - 1
+        is_end_BS = ids_BT[:, 1:] == END
+        return jnp.where(is_end_BS.any(1), is_end_BS.argmax(1) + 1, s)
+
+    def write(self, params, key, row_B, turns: int):
+        """A batch of sentences for each of some turns, all written in the same scan.
+
+        Returns:
+          (noise, ids), with the axes (turns, B, ...).
+        """
+        config, model = self.config, self.generator
+
+        def draw(turn):
+            return draw_noise(config.model, config.gan, jax.random.fold_in(key, turn), row_B)
+
+        # The rows' axis comes first, so that they stay on the devices that have the batch's rows.
+        noise = jax.vmap(draw, out_axes=1)(jnp.arange(turns))
+        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), noise)
+        ids_BT = from_noise.write(model, params, from_noise.style(model, params, flat), flat)
+        ids = ids_BT.reshape(len(row_B), turns, -1)
+        return jax.tree.map(lambda x: x.swapaxes(0, 1), (noise, ids))
+
+    def show(self, params, critic_params, ids_BT, noise, *, learning: bool):
+        """What the critic sees of written sentences, embedded (B, S, D).
+
+        The critic's table turns a softmax into a mixture of D numbers. So nothing of the size
+        (B, S, V) is kept, and with `train.logits_chunk` nothing of that size ever exists.
+
+        Args:
+          params: the generator's; they have a gradient, the words that were fed back have none.
+          learning: whether that gradient is wanted: words that are shown hard need nothing else.
+        """
+        model, output = self.generator, self.config.gan.output
+        hard = output.endswith('straight_through')
+        if hard and not learning:
+            return self._embed(critic_params, ids_BT)
+
+        @jax.checkpoint
+        def mixture(x_BCD, t_C):
+            logits_BCV = from_noise.word_logits(model, params, x_BCD, t_C)
+            if output.startswith('gumbel'):
+                drawn_CBV = jax.vmap(from_noise.gumbel, (None, 0, None))(
+                    noise.key_B, t_C, model.vocab_size
+                )
+                logits_BCV += drawn_CBV.swapaxes(0, 1)
+            softmax_BCV = jax.nn.softmax(logits_BCV / self.config.gan.temperature)
+            return softmax_BCV @ table(critic_params)
+
+        w_BTD = from_noise.style(model, params, noise)
+        x_BSD = from_noise.replay(model, params, ids_BT, w_BTD, noise)
+        soft_BSD = _by_chunks(mixture, x_BSD, self.config.train.logits_chunk)
+        if not hard:
+            return soft_BSD
+        # The words forward, the softmax backward (Bengio et al., 2013, 1308.3432).
+        hard_BSD = self._embed(critic_params, ids_BT)
+        return hard_BSD + soft_BSD - jax.lax.stop_gradient(soft_BSD)
+
+    def critic_loss(self, params, generator_params, ids_BT, fake_BT, noise, key, row_B, level):
+        """(what the critic lowers, what there is to see of it) of a batch and as many fakes.
+
+        Args:
+          params: the critic's.
+          level: of the diffusion noise, 0 to 1.
+        """
+        gan = self.config.gan
+        mix_key, real_key, fake_key = jax.random.split(key, 3)
+        real_BSD = self._cut(self._embed(params, ids_BT), ids_BT)
+        fake_BSD = self.show(generator_params, params, fake_BT, noise, learning=False)
+        real_BSD = self._diffuse(params, real_BSD, level, real_key, row_B)
+        fake_BSD = self._diffuse(params, self._cut(fake_BSD, fake_BT), level, fake_key, row_B)
+        # Side by side in a row's place, so that both stay on that row's device.
+        both_BSD = jnp.stack([real_BSD, fake_BSD], 1).reshape(-1, *real_BSD.shape[1:])
+        real_B, fake_B = self.score(params, both_BSD).reshape(-1, 2).T
+        loss = losses.critic_loss(gan.loss, real_B, fake_B)
+        penalty = jnp.float32(0)
+        if gan.penalty:
+            u_B = jax.vmap(lambda row: jax.random.uniform(jax.random.fold_in(mix_key, row)))(row_B)
+            u_B11 = u_B[:, None, None]
+            penalty = losses.gradient_penalty(
+                lambda x_BSD: self.score(params, x_BSD),
+                u_B11 * real_BSD + (1 - u_B11) * fake_BSD,
+                table(params),
+            )
+        seen = {
+            'critic_loss': loss,
+            'penalty': penalty,
+            'score_gap': jnp.mean(real_B) - jnp.mean(fake_B),
+            # Diffusion-GAN's sign(D(real) - 0.5), where D is the sigmoid of the score.
+            'confidence': jnp.mean(jnp.sign(real_B)),
+        }
+        return loss + gan.penalty * penalty, seen
+
+    def generator_loss(self, params, critic_params, ids_BT, fake_BT, noise, key, row_B, level):
+        """(what the generator lowers, its adversarial part); the real rows are for the anchor."""
+        gan = self.config.gan
+        fake_BSD = self.show(params, critic_params, fake_BT, noise, learning=True)
+        fake_BSD = self._cut(fake_BSD, fake_BT)
+        fake_BSD = self._diffuse(critic_params, fake_BSD, level, key, row_B)
+        loss = losses.generator_loss(gan.loss, self.score(critic_params, fake_BSD))
+        if not gan.anchor:
+            return loss, loss
+        nats, words = self.cross_entropy(params, ids_BT, noise)
+        return loss + gan.anchor * nats / words, loss
+
+    def score(self, params, e_BSD):
+        """The critic's scores (B,) of embedded sentences."""
+        if self.config.gan.spectral_norm:
+            params = spectrally_normalized(params)
+        return self.critic.apply(params, e_BSD)
+
+    def _cut(self, e_BSD, ids_BT):
+        """Nothing where <END> is over, if that is to be hidden.
+
+        Not by a mask in the attention: a critic told real from fake by the mask, which no gradient
+        penalty sees, and its scores grew without bound.
+        """
+        seen_BS = jnp.arange(e_BSD.shape[1]) < self.lengths(ids_BT)[:, None]
+        return e_BSD * seen_BS[..., None] if self.config.gan.hide_after_end else e_BSD
+
+    def _embed(self, params, ids_BT):
+        return self.critic.apply(params, ids_BT[:, 1:], method='embed_ids')
+
+    def _diffuse(self, params, e_BSD, level, key, row_B):
+        """Noise of a random strength up to the level, for real and fake alike."""
+        most = self.config.gan.diffusion
+        if not most:
+            return e_BSD
+        size = jax.lax.stop_gradient(jnp.sqrt(jnp.mean(jnp.square(table(params)))))
+
+        def draw(row):
+            strength_key, noise_key = jax.random.split(jax.random.fold_in(key, row))
+            return jax.random.uniform(strength_key), jax.random.normal(noise_key, e_BSD.shape[1:])
+
+        strength_B, noise_BSD = jax.vmap(draw)(row_B)
+        variance_B11 = (most * level * strength_B)[:, None, None]
+        return jnp.sqrt(1 - variance_B11) * e_BSD + jnp.sqrt(variance_B11) * size * noise_BSD
+
+
+def _score_and_embed(critic: Critic, e_BSD, ids_BS):
+    return critic(e_BSD), critic.embed_ids(ids_BS)
+
+
+def _by_chunks(fn, x_BSD, chunk: int):
+    """fn(x_BCD, places) of all places, `chunk` at a time, or at once if that is 0."""
+    b, s, d = x_BSD.shape
+    if not chunk or chunk >= s:
+        return fn(x_BSD, jnp.arange(s))
+    parts = -(-s // chunk)
+    padded_BSD = jnp.pad(x_BSD, [(0, 0), (0, parts * chunk - s), (0, 0)])
+    x_PBCD = padded_BSD.reshape(b, parts, chunk, d).swapaxes(0, 1)
+    t_PC = jnp.arange(parts * chunk).reshape(parts, chunk)
+    out_PBCD = jax.lax.map(lambda part: fn(*part), (x_PBCD, t_PC))
+    return out_PBCD.swapaxes(0, 1).reshape(b, -1, d)[:, :s]
+
+
+def table(critic_params):
+    """The critic's words (V, D)."""
+    return critic_params['params']['embed']['embedding']

@@ -1,0 +1,280 @@
+"""Sentences from noise: a generator learns against a critic, and is measured against real ones."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from gptjax.config import Config, SampleConfig
+from gptjax.config.schema import flatten
+from gptjax.errors import UserError
+from gptjax.files import write_atomically
+from gptjax.parallel.mesh import Layout
+from gptjax.tasks import sizes
+from gptjax.tasks.base import BaseTask
+from gptjax.tasks.gan import curves, from_noise, judge, likeness, sentences
+from gptjax.tasks.gan.model import Critic, Generator
+from gptjax.tasks.gan.players import Players
+from gptjax.tasks.gan.step import Adversaries
+from gptjax.tasks.gan.writer import Writer
+from gptjax.tasks.unused import require_default
+from gptjax.text import corpora, tokenizers
+from gptjax.text.clean import clean
+from gptjax.text.reading import file_sha256
+from gptjax.training import steps
+
+ROWS = 256  # sentences written at a time
+SPLITS = ('train', 'val')
+UNUSED = (
+    'model.ngram',
+    'model.ngram_rows',
+    'train.init_from',
+    'train.lora_rank',
+    'train.eval_train',
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gan(BaseTask):
+    """See `gptjax.training.task.Task`; `stream_text` is how it generates."""
+
+    config: Config
+    sentences: sentences.Sentences
+
+    @classmethod
+    def create(cls, config: Config, say: Callable[[str], None]) -> 'Gan':
+        """The task with its sentences.
+
+        Raises:
+          UserError: there are none that fit, or a knob of `model` does not suit a GAN.
+        """
+        check(config)
+        require_default(config, *UNUSED)
+        source = corpora.source(config.data, say)
+        return cls(config, sentences.prepare(source, config, say))
+
+    @classmethod
+    def load(cls, config: Config, workdir: Path) -> 'Gan':
+        """The task as `save` left it in a work directory."""
+        about = json.loads((workdir / 'data.json').read_text())
+        tokenizer = tokenizers.from_json((workdir / 'tokenizer.json').read_text())
+        paths = [workdir / 'sentences' / f'{name}.npy' for name in SPLITS]
+        for name, path in zip(SPLITS, paths, strict=True):
+            if file_sha256(path) != about[f'{name}_sha256']:
+                raise ValueError(f'{path} is not what was saved')
+        splits = [np.load(path, allow_pickle=False) for path in paths]
+        return cls(config, sentences.Sentences(tokenizer, *splits, about['sha256']))
+
+    def save(self, workdir: Path) -> None:
+        """Leaves in a work directory all that sampling and evaluation need besides parameters."""
+        write_atomically(workdir / 'tokenizer.json', self.tokenizer.to_json().encode())
+        sentences.save(workdir / 'sentences', self.sentences)
+        about = {'sha256': self.sentences.sha256}
+        for name in SPLITS:
+            about[f'{name}_sha256'] = file_sha256(workdir / 'sentences' / f'{name}.npy')
+        write_atomically(workdir / 'data.json', json.dumps(about, indent=1).encode())
+
+    @property
+    def tokenizer(self):
+        """What the words are."""
+        return self.sentences.tokenizer
+
+    @functools.cached_property
+    def adversaries(self) -> Adversaries:
+        """Both models, without their parameters, and how they learn."""
+        config = self.config
+        args = (config.model, config.gan, self.tokenizer.vocab_size)
+        return Adversaries(config, Players(config, Generator(*args), Critic(*args)))
+
+    @functools.cached_property
+    def _writer(self) -> Writer:
+        return Writer(self.config, self.adversaries.players.generator)
+
+    def init_state(self, key: jax.Array) -> steps.TrainState:
+        """Fresh parameters and optimizer states of both players."""
+        return self.adversaries.init_state(key)
+
+    @property
+    def train_step(self):
+        """(state, batch) -> (state, metrics), pure."""
+        return self.adversaries.train_step
+
+    def train_batch(self, step: int) -> dict[str, np.ndarray]:
+        """This process's rows of a step's batch: one for each step of the critic."""
+        train = self.config.train
+        return sentences.random_rows(
+            self.sentences.train_NT,
+            seed=train.seed,
+            step=step,
+            batch_size=train.batch_size,
+            turns=self.config.gan.n_critic,
+            process=jax.process_index(),
+            processes=jax.process_count(),
+        )
+
+    def evaluate(self, params: dict, layout: Layout, *, whole: bool = False) -> dict[str, Any]:
+        """`val_loss`, the mean of four distances from held-out sentences, and its company.
+
+        Over the whole split there are also the figures that take long, the baselines, and what
+        the judge says, if there is one.
+        """
+        count = self.config.ganuse.samples if whole else ROWS * self.config.train.eval_batches
+        ours = self.draw(params, count, layout)
+        learnt, held_out = (
+            sentences.word_lists(rows) for rows in (self.sentences.train_NT, self.sentences.val_NT)
+        )
+        figures = likeness.figures(ours, held_out, learnt)
+        names = [name for name in figures if name.endswith('distance')]
+        val_loss = float(np.mean([figures[name] for name in names]))
+        if not whole:
+            return {'val_loss': val_loss} | figures
+        rows = judge.compare(self, ours, learnt, held_out)
+        return {'val_loss': val_loss} | rows['generator'] | {'compared': rows}
+
+    def describe_figures(self, figures: dict[str, Any]) -> str:
+        """The figures of `evaluate` as a table for people."""
+        text = (
+            f'{self.config.ganuse.samples:,} sentences, mean distance from held-out ones '
+            f'{figures["val_loss"]:.4f} (0 is alike, 1 is nothing in common)\n\n'
+            + likeness.table(figures['compared'])
+        )
+        if self.config.ganuse.judge:
+            return text
+        return f'{text}\n\n{judge.HOW_TO_JUDGE}'
+
+    def verdict(self, rows: list[dict]) -> str:
+        """None: what players lose to each other says nothing of fitting."""
+        del rows
+        return ''
+
+    def plot(self, rows: list[dict], path: Path, title: str) -> None:
+        """Draws the losses of both players, the penalty, and how like real sentences it gets."""
+        curves.plot(rows, path, title)
+
+    def draw(self, params: dict, count: int, layout: Layout, seed: int = 0) -> list[tuple]:
+        """Some sentences as tuples of ids, the same at every call."""
+        rows = -(-ROWS // layout.rows) * layout.rows
+        key, author = steps.run_key(seed), self.adversaries.players.author(params)
+        written = []
+        for first in range(0, count, rows):
+            row_B = layout.put(np.arange(first, first + rows, dtype=np.int32))
+            ids_BT = layout.wait(self._writer.as_in_training(author, key, row_B))
+            written += sentences.word_lists(np.asarray(jax.device_get(ids_BT)))
+        return written[:count]
+
+    def stream_text(
+        self, params: dict, prompts: Sequence[str], config: SampleConfig
+    ) -> Iterator[list[str]]:
+        """Writes sentences, `num_samples` for each prompt, which they begin with.
+
+        Args:
+          params: of both players.
+          prompts: the first words; most are empty.
+          config: `temperature` scales Gumbel noise, `max_new_tokens` cuts, `seed` makes the noise.
+
+        Returns:
+          What follows the prompt in each row, in a single piece: a sentence is one scan.
+
+        Raises:
+          UserError: the vocabulary lacks a part of a prompt, or the prompt is too long.
+        """
+        time, n = self.config.model.block_size, config.num_samples
+        prompt_ids = [self._encode_prompt(prompt) for prompt in prompts]
+        forced_BT = np.full((len(prompts) * n, time), from_noise.FREE, np.int32)
+        for i, ids in enumerate(prompt_ids):
+            forced_BT[i * n : (i + 1) * n, 1 : len(ids) + 1] = ids
+        row_B = np.arange(len(forced_BT), dtype=np.int32)
+        author = self.adversaries.players.author(params)
+        ids_BT = self._writer.as_asked(
+            author, steps.run_key(config.seed), row_B, forced_BT, config.temperature
+        )
+        texts = []
+        for i, row in enumerate(np.asarray(ids_BT)):
+            (words,) = sentences.word_lists(row[None])
+            given = prompt_ids[i // n]
+            new = words[len(given) : len(given) + config.max_new_tokens]
+            after = int(given[-1]) if len(given) else None
+            texts.append(self.tokenizer.to_bytes(new, after).decode())
+        return iter([texts])
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What has to be the same for a run to be continued."""
+        vocabulary = hashlib.sha256(self.tokenizer.to_json().encode()).hexdigest()[:12]
+        named = {f'model.{name}': value for name, value in flatten(self.config.model)}
+        named |= {f'gan.{name}': value for name, value in flatten(self.config.gan)}
+        return named | {
+            'task': self.config.task,
+            'train.optimizer': self.config.train.optimizer,
+            'tokenizer': f'word ({self.tokenizer.vocab_size}, {vocabulary})',
+            'text': '+'.join(sha256[:12] for sha256 in self.sentences.sha256.split('+')),
+            'held-out sentences': len(self.sentences.val_NT),
+        }
+
+    def describe_model(self) -> str:
+        """The players in some words, for people."""
+        params = sizes.abstract_params(self)
+        generator, critic = (sizes.count(params[name]) for name in ('generator', 'critic'))
+        return f'a generator of {generator:,} parameters against a critic of {critic:,}'
+
+    def describe_data(self) -> str:
+        """The data in some words, for people, with the memory that it takes."""
+        rows, vocab = self.sentences.train_NT, self.tokenizer.vocab_size
+        dense = self.config.train.batch_size * self.config.model.block_size * vocab * 4
+        batch = self.config.train.batch_size * self.config.model.block_size * 4
+        return (
+            f'{len(rows):,} sentences to learn from, {len(self.sentences.val_NT):,} held out, a '
+            f'vocabulary of {vocab:,}; a batch of ids is {batch / 1e3:.1f} kB (one-hot: '
+            f'{dense / 1e6:.1f} MB)'
+        )
+
+    def tokens_per_step(self) -> int:
+        """Places of a full batch, for the generator and for each step of the critic."""
+        batch = self.config.train.batch_size * self.config.model.block_size
+        return batch * (1 + self.config.gan.n_critic)
+
+    def flops_per_token(self) -> float:
+        """6 for each parameter, forward and backward: an estimate from below."""
+        params = sizes.abstract_params(self)
+        return 6.0 * sum(sizes.count(params[name]) for name in ('generator', 'critic'))
+
+    def _encode_prompt(self, prompt: str) -> np.ndarray:
+        words = sentences.to_words(clean(prompt, self.config.data), self.config.gan)
+        text = ' '.join(words)
+        self.tokenizer.check(text)
+        most = self.config.model.block_size - 2
+        if len(words) > most:
+            raise UserError(
+                f'the prompt has {len(words)} words, and a sentence has at most {most}; shorten it'
+            )
+        return self.tokenizer.encode(text)
+
+
+def check(config: Config) -> None:
+    """Raises UserError for knobs of other tasks that would be without effect here."""
+    model, train = config.model, config.train
+    for name, value, fine, remedy in (
+        ('model.dropout', model.dropout, not model.dropout, 'model.dropout=0.0'),
+        (
+            'model.position',
+            model.position,
+            model.position != 'learned',
+            'model.position=sinusoidal',
+        ),
+        ('model.tied_head', model.tied_head, not model.tied_head, 'model.tied_head=False'),
+        ('train.accumulate', train.accumulate, train.accumulate == 1, 'train.accumulate=1'),
+        ('train.optimizer', train.optimizer, train.optimizer != 'muon', 'train.optimizer=adam'),
+    ):
+        if not fine:
+            raise UserError(f'{name}={value} is not for task=gan; add --config.{remedy}')
+    if model.position == 'sinusoidal' or not model.n_embd % 2:
+        return
+    raise UserError(
+        f'model.n_embd={model.n_embd} is odd, and the critic has sines and cosines of the '
+        f'positions; try --config.model.n_embd={model.n_embd + 1}'
+    )

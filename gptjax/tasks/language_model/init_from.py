@@ -1,0 +1,48 @@
+"""Starting from the parameters of another run: which configuration fits, and what is cropped."""
+
+import dataclasses
+from pathlib import Path
+
+from gptjax.config import Config, ModelConfig
+from gptjax.errors import UserError
+from gptjax.tasks.language_model import run_data
+from gptjax.text.tokenizers import Tokenizer
+from gptjax.training import run_files
+
+# What may differ from the model that is started from; everything else is its architecture.
+FREE = ('dropout', 'dtype', 'attention', 'block_size')
+TEXT = ('tokenizer', 'normalize', 'lowercase')
+
+
+def adopt(config: Config) -> tuple[Config, Tokenizer]:
+    """The configuration with the architecture and the tokens of the model it starts from.
+
+    Raises:
+      UserError: there is no such run, or its positions are too few.
+    """
+    workdir = Path(config.train.init_from)
+    source = run_files.load_config(workdir)
+    tokenizer = run_data.load(workdir).tokenizer
+    free = {name: getattr(config.model, name) for name in FREE}
+    if source.model.position == 'learned' and config.model.block_size > source.model.block_size:
+        raise UserError(
+            f'model.block_size={config.model.block_size} is longer than the '
+            f'{source.model.block_size} positions that {workdir} has learned; '
+            f'use --config.model.block_size={source.model.block_size} or less'
+        )
+    text = {name: getattr(source.data, name) for name in TEXT}
+    config = dataclasses.replace(
+        config,
+        model=dataclasses.replace(source.model, **free),
+        data=dataclasses.replace(config.data, **text),
+    )
+    return config, tokenizer
+
+
+def crop_positions(variables: dict, model: ModelConfig) -> dict:
+    """Variables with no more learned positions than the model has."""
+    params = variables['params']
+    if 'embed_pos' in params:
+        table = params['embed_pos']['embedding'][: model.block_size]
+        params = params | {'embed_pos': {'embedding': table}}
+    return variables | {'params': params}

@@ -1,0 +1,250 @@
+"""Language modelling: the decoder learns to tell the next token, and continues prompts."""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gptjax.config import Config, MeshConfig, SampleConfig
+from gptjax.config.schema import flatten
+from gptjax.errors import UserError
+from gptjax.generation import sample
+from gptjax.generation.text_stream import TextStream
+from gptjax.models import lora
+from gptjax.models.bigram import Bigram
+from gptjax.models.decoder import Decoder
+from gptjax.parallel.mesh import Layout
+from gptjax.tasks import sizes
+from gptjax.tasks.base import LossTask
+from gptjax.tasks.language_model import evaluation, init_from, run_data
+from gptjax.text import batches, corpora, token_files, tokenizers
+from gptjax.text.prompts import encode_prompt
+from gptjax.training import run_files, steps
+from gptjax.training.losses import chunked_cross_entropy, cross_entropy
+
+MODELS = {'decoder': Decoder, 'bigram': Bigram}
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageModel(LossTask):
+    """See `gptjax.training.task.Task`; `stream_text` is how it generates."""
+
+    config: Config
+    corpus: token_files.Corpus
+
+    @classmethod
+    def create(cls, config: Config, say: Callable[[str], None]) -> 'LanguageModel':
+        """The task with its text, which is fetched and encoded if need be.
+
+        Raises:
+          UserError: there is no such text, or one of its splits is too short.
+        """
+        tokenizer = None
+        if config.train.init_from:
+            config, tokenizer = init_from.adopt(config)
+        source = corpora.source(config.data, say)
+        corpus = token_files.prepare(source, config.data, tokenizer=tokenizer, say=say)
+        needed = config.model.block_size + 1
+        for name, split in (('training', corpus.train), ('validation', corpus.val)):
+            if len(split) < needed:
+                raise UserError(
+                    f'the {name} split of {source.train[0]} has {len(split)} tokens, but '
+                    f'model.block_size={needed - 1} needs at least {needed}; use a longer text, '
+                    'a smaller --config.model.block_size or another --config.data.val_fraction'
+                )
+        return cls(config, corpus)
+
+    @classmethod
+    def load(cls, config: Config, workdir: Path) -> 'LanguageModel':
+        """The task as `save` left it in a work directory."""
+        return cls(config, run_data.load(workdir))
+
+    def save(self, workdir: Path) -> None:
+        """Leaves in a work directory all that sampling and evaluation need besides parameters."""
+        run_data.save(self.corpus, workdir)
+
+    def with_text(self, path: Path) -> 'LanguageModel':
+        """The same task, to be evaluated on all of another text."""
+        split = token_files.encode_all(path, self.tokenizer, self.config.data)
+        return dataclasses.replace(self, corpus=dataclasses.replace(self.corpus, val=split))
+
+    @property
+    def tokenizer(self) -> tokenizers.Tokenizer:
+        """Of the text."""
+        return self.corpus.tokenizer
+
+    @functools.cached_property
+    def model(self) -> Decoder | Bigram:
+        """The model, without its parameters."""
+        return MODELS[self.config.model.kind](self.config.model, self.tokenizer.vocab_size)
+
+    def pretrained(self, layout: Layout) -> dict:
+        """The parameters to start from, if not from fresh ones."""
+        if not self.config.train.init_from:
+            return {}
+        workdir = Path(self.config.train.init_from)
+        source = LanguageModel.load(run_files.load_config(workdir), workdir)
+        _, state = run_files.restore(source, workdir, 'best', layout)
+        return init_from.crop_positions(source.variables(state.params), self.config.model)
+
+    def variables(self, params: dict) -> dict:
+        """What the model is applied to: a LoRA change is added to what it changes."""
+        return lora.merge(params, self.config.train.lora_alpha)
+
+    def init_state(self, key: jax.Array) -> steps.TrainState:
+        """Fresh parameters and optimizer state."""
+        params = self.model.init(key, jnp.zeros((1, 1), jnp.int32))
+        if rank := self.config.train.lora_rank:
+            key_lora = jax.random.fold_in(key, 1)
+            targets = self.config.train.lora_targets
+            params |= {lora.COLLECTION: lora.init(params['params'], rank, targets, key_lora)}
+        return steps.init_state(params, self.optimizer, key)
+
+    def loss(self, params: dict, batch: dict, key: jax.Array | None = None):
+        """(sum of nats, number of targets) of a batch; with a key, dropout is on."""
+        train = key is not None and self.config.model.dropout > 0
+        rngs = {'dropout': key} if train else None
+        if lora.COLLECTION in params:  # Only the change learns: no gradient of the rest is made.
+            params = params | {'params': jax.lax.stop_gradient(params['params'])}
+        params = self.variables(params)
+        model, targets = self.model, (batch['targets'], batch['lengths'])
+        x_BTD, _ = model.apply(params, batch['inputs'], train=train, rngs=rngs, method='hidden')
+
+        def logits_fn(head, x_BTD):
+            return model.apply({'params': head}, x_BTD, method='logits')
+
+        head = {model.head_name: params['params'][model.head_name]}
+        chunk = self.config.train.logits_chunk
+        if chunk:
+            return chunked_cross_entropy(logits_fn, head, x_BTD, *targets, chunk)
+        return cross_entropy(logits_fn(head, x_BTD), *targets)
+
+    def train_batch(self, step: int) -> batches.Batch:
+        """This process's rows of a step's batch."""
+        train, data = self.config.train, self.config.data
+        place = {'process': jax.process_index(), 'processes': jax.process_count()}
+        shape = {'batch_size': train.batch_size, 'block_size': self.config.model.block_size}
+        if data.order == 'random':
+            return batches.random_windows(
+                self.corpus.train.tokens, seed=train.seed, step=step, **shape, **place
+            )
+        return batches.consecutive_windows(self.corpus.train.tokens, step=step, **shape, **place)
+
+    def evaluate(self, params: dict, layout: Layout, *, whole: bool = False) -> dict[str, float]:
+        """`val_loss` in nats per token; over the whole split also other units of it."""
+        val, train = self.corpus.val, self.corpus.train
+        if val is None:
+            raise UserError(
+                'an imported model has no held-out text; give one with --config.data.path=FILE'
+            )
+
+        def measure(tokens_T, whole_split: bool) -> tuple[float, float]:
+            def step(batch):
+                return layout.wait(self.eval_step(params, layout.put(batch)))
+
+            return evaluation.sum_nats(step, tokens_T, self.config, layout.rows, whole_split)
+
+        if whole:
+            return evaluation.figures(*measure(val.tokens, True), val, self.tokenizer)
+        whole_split = not self.config.train.eval_batches
+        nats, count = measure(val.tokens, whole_split)
+        figures = {'val_loss': nats / count}
+        if self.config.train.eval_train and train is not None:
+            nats, count = measure(train.tokens[: len(val) if whole_split else None], whole_split)
+            figures['train_eval_loss'] = nats / count
+        return figures
+
+    def describe_figures(self, figures: dict[str, float]) -> str:
+        """The figures of `evaluate` as a line for people."""
+        return evaluation.describe(figures)
+
+    def stream_text(
+        self, params: dict, prompts: Sequence[str], config: SampleConfig
+    ) -> Iterator[list[str]]:
+        """Continues prompts, `num_samples` times each, until a stop string or max_new_tokens.
+
+        Prompts are checked at once, before the iterator is used.
+
+        Args:
+          params: of the model.
+          prompts: texts; see `encode_prompt` for an empty one.
+          config: how to draw.
+
+        Returns:
+          The new text of each row, piece by piece, rows of a prompt next to each other.
+
+        Raises:
+          UnknownTextError: the vocabulary lacks a part of a prompt.
+        """
+        ids = [encode_prompt(prompt, self.tokenizer, self.config.data) for prompt in prompts]
+        texts = [
+            TextStream(self.tokenizer, config.stop, prompt_ids[-1])
+            for prompt_ids in ids
+            for _ in range(config.num_samples)
+        ]
+        stopped_B = np.zeros(len(texts), bool)
+        params, put = self.place(params, len(texts))
+
+        def pieces():
+            hidden = self.tokenizer.hidden
+            for new in sample.stream(self.model, params, ids, config, stopped_B, put, hidden):
+                yield [text.push(new_ids) for text, new_ids in zip(texts, new, strict=True)]
+                stopped_B[:] = [text.ended for text in texts]
+            yield [text.finish() for text in texts]
+
+        return pieces()
+
+    def place(self, params: dict, rows: int) -> tuple[dict, Callable[[Any], Any]]:
+        """The parameters and the `put` with which `sample.stream` splits rows over the devices."""
+        layout = Layout(MeshConfig(), rows)
+        # A jitted function takes host arrays of a single row to the device sooner than `put` can.
+        params = self.variables(params)
+        return layout.copy(params), layout.put if layout.rows > 1 else lambda arrays: arrays
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What has to be the same for a run to be continued."""
+        vocabulary = hashlib.sha256(self.tokenizer.to_json().encode()).hexdigest()[:12]
+        named = {f'model.{name}': value for name, value in flatten(self.config.model)}
+        for name in ('lora_rank', 'lora_alpha', 'lora_targets'):
+            named[f'train.{name}'] = getattr(self.config.train, name)
+        return named | {
+            'train.optimizer': self.config.train.optimizer,
+            'tokenizer': f'{self.tokenizer.kind} ({self.tokenizer.vocab_size}, {vocabulary})',
+            'text': '+'.join(sha256[:12] for sha256 in self.corpus.sha256.split('+')),
+            'validation tokens': len(self.corpus.val or ()),
+        }
+
+    def describe_model(self) -> str:
+        """The model in some words, for people: also which implementations were chosen."""
+        words = sizes.in_words(self.count_params())
+        if self.config.train.lora_rank:
+            words += f', of which a LoRA change of rank {self.config.train.lora_rank} is trained'
+        if self.config.model.kind == 'bigram':
+            return f'a bigram table of {words}'
+        return words + sizes.attention_in_words(self.config.model)
+
+    def describe_data(self) -> str:
+        """The data in some words, for people."""
+        vocabulary = f'a vocabulary of {self.tokenizer.vocab_size:,}'
+        train, val = len(self.corpus.train), len(self.corpus.val)
+        return f'{train:,} tokens to learn from, {val:,} held out, {vocabulary}'
+
+    def tokens_per_step(self) -> int:
+        """Targets in a full batch."""
+        return self.config.train.batch_size * self.config.model.block_size
+
+    def flops_per_token(self) -> float:
+        """6 N + 12 L T D (Chowdhery et al., 2022, appendix B), forward and backward.
+
+        Tables that are only looked up in multiply nothing, so N is without them.
+        """
+        model = self.config.model
+        params = sizes.abstract_params(self)['params']
+        multiplied = [x for name, x in params.items() if name not in self.model.looked_up]
+        return 6 * sizes.count(multiplied) + 12 * model.n_layer * model.block_size * model.n_embd

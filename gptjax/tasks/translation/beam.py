@@ -1,0 +1,134 @@
+"""Beam search: the likeliest targets of a source, by log-probability and length.
+
+A hypothesis is finished when the token that ends a text is among the best of its step, as many as
+the beam is wide; a source is done when so many of its hypotheses are finished, or its room is used
+up. A beam of one is greedy decoding.
+"""
+
+import functools
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from gptjax.models.decoder import Cache
+from gptjax.tasks.translation.decode import next_logits, slots_for, until_done
+from gptjax.tasks.translation.seq2seq import Seq2Seq
+
+
+@flax.struct.dataclass
+class _Beam:
+    """Hypotheses that go on (live) and those that are finished, K of each for every source."""
+
+    cache: Cache  # of the live ones, rows B x K
+    live_BKT: jax.Array
+    live_score_BK: jax.Array  # log-probabilities
+    done_BKT: jax.Array
+    done_score_BK: jax.Array  # normalised by length; minus infinity where there is none
+    finished_B: jax.Array  # how many, at most K
+    closed_B: jax.Array  # sources that nothing is added to any more
+
+
+def length_norm(length, penalty: float):
+    """What a log-probability is divided by (Wu et al., 2016, https://arxiv.org/abs/1609.08144)."""
+    return ((5.0 + length) / 6.0) ** penalty
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4, 5, 6, 7, 9))
+def beam_search(
+    model: Seq2Seq,
+    params,
+    source_BS,
+    lengths_B,
+    end: int,
+    width: int,
+    limit: int,
+    chunk: int,
+    penalty=0.6,
+    hidden: tuple[int, ...] = (),
+):
+    """The `width` best targets of each source that were found, best first.
+
+    Args:
+      model: with its variables `params`.
+      source_BS, lengths_B: source token ids, and how many of each row are no padding.
+      end: the token that begins and ends a target; what follows it in a row is this token too.
+      width: hypotheses that are followed at a time.
+      limit: tokens of a target, at most block_size; one that gets there is taken as it is.
+      chunk: steps between two looks at whether all are done.
+      penalty: the exponent of `length_norm`.
+      hidden: ids that are never chosen.
+
+    Returns:
+      token ids (B, width, limit) and scores (B, width).
+    """
+    b, k, v = len(source_BS), width, model.target_vocab_size
+    slots = slots_for(limit, chunk)
+    memory = model.apply(params, source_BS, lengths_B, method='encode')
+
+    def step(beam: _Beam, t):
+        last_BK = jnp.where(t == 0, end, beam.live_BKT[:, :, jnp.maximum(t - 1, 0)])
+        logits_RV, cache = next_logits(model, params, last_BK.reshape(-1), t, beam.cache, memory)
+        logits_RV = logits_RV[:, :v]
+        if hidden:
+            logits_RV = logits_RV.at[:, hidden].set(-jnp.inf)
+        log_probs_BKV = jax.nn.log_softmax(logits_RV).reshape(b, k, v)
+        scores = (beam.live_score_BK[:, :, None] + log_probs_BKV).reshape(b, k * v)
+        # At most one candidate of each hypothesis ends it, so of 2 K at least K go on.
+        score_BC, index_BC = jax.lax.top_k(scores, min(2 * k, k * v))
+        parent_BC, token_BC = index_BC // v, (index_BC % v).astype(jnp.int32)
+        tokens_BCT = _take(beam.live_BKT, parent_BC).at[:, :, t].set(token_BC)
+        ends_BC = token_BC == end
+        among_best_C = jnp.arange(score_BC.shape[1]) < k
+        finishes_BC = among_best_C & (ends_BC | (t >= limit - 1)) & jnp.isfinite(score_BC)
+        finishes_BC &= ~beam.closed_B[:, None]
+
+        new_BC = jnp.where(finishes_BC, score_BC / length_norm(t + 1.0, penalty), -jnp.inf)
+        done_score_BK, chosen_BK = jax.lax.top_k(
+            jnp.concatenate([beam.done_score_BK, new_BC], axis=1), k
+        )
+        done_BKT = _take(jnp.concatenate([beam.done_BKT, tokens_BCT], axis=1), chosen_BK)
+        finished_B = beam.finished_B + finishes_BC.sum(1)
+
+        live_score_BK, chosen_BK = jax.lax.top_k(jnp.where(ends_BC, -jnp.inf, score_BC), k)
+        chosen_parent_BK = jnp.take_along_axis(parent_BC, chosen_BK, axis=1)
+        return _Beam(
+            _reorder(cache, chosen_parent_BK),
+            _take(tokens_BCT, chosen_BK),
+            live_score_BK,
+            done_BKT,
+            done_score_BK,
+            finished_B,
+            (finished_B >= k) | (t >= limit - 1),
+        )
+
+    nothing_BK = jnp.full((b, k), -jnp.inf)
+    empty_BKT = jnp.full((b, k, slots), end, jnp.int32)
+    beam = _Beam(
+        Cache.empty(model.config, b * k, slots),
+        empty_BKT,
+        nothing_BK.at[:, 0].set(0.0),  # All begin alike; K equal ones would stay equal.
+        empty_BKT,
+        nothing_BK,
+        jnp.zeros(b, jnp.int32),
+        jnp.zeros(b, bool),
+    )
+    beam = until_done(step, beam, lambda beam: beam.closed_B.all(), limit, chunk)
+    return beam.done_BKT[:, :, :limit], beam.done_score_BK
+
+
+def _take(rows_BKT, index_BC):
+    return jnp.take_along_axis(rows_BKT, index_BC[:, :, None], axis=1)
+
+
+def _reorder(cache: Cache, parent_BK) -> Cache:
+    """The cache of hypotheses that go on from their parents'; places are the same for all."""
+    b, k = parent_BK.shape
+
+    def reorder(rows):  # Rows, or rows x heads.
+        x = rows.reshape(b, k, -1, *rows.shape[1:])
+        index = parent_BK.reshape(b, k, *[1] * (x.ndim - 2))
+        return jnp.take_along_axis(x, index, axis=1).reshape(rows.shape)
+
+    k_MSH, v_MSH, tokens_BS = jax.tree.map(reorder, (cache.k_MSH, cache.v_MSH, cache.tokens_BS))
+    return cache.replace(k_MSH=k_MSH, v_MSH=v_MSH, tokens_BS=tokens_BS)

@@ -1,0 +1,262 @@
+"""Translation: an encoder reads a line, the decoder writes another."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gptjax.config import Config, SampleConfig
+from gptjax.config.schema import flatten
+from gptjax.errors import UserError
+from gptjax.files import write_atomically
+from gptjax.models.decoder import Decoder
+from gptjax.parallel.mesh import Layout
+from gptjax.tasks import sizes
+from gptjax.tasks.base import LossTask
+from gptjax.tasks.translation.buckets import Batch, Buckets, encode
+from gptjax.tasks.translation.pairs import Pair, parse_tsv, read_pairs, read_splits, to_tsv
+from gptjax.tasks.translation.scores import EXAMPLES, compare, describe, require_sacrebleu
+from gptjax.tasks.translation.seq2seq import Seq2Seq
+from gptjax.tasks.translation.translator import Translator
+from gptjax.tasks.unused import require_default
+from gptjax.text import tokenizers
+from gptjax.text.corpora import cache_folder
+from gptjax.text.reading import file_sha256
+from gptjax.training import steps
+from gptjax.training.losses import cross_entropy
+
+EVAL_PAIRS = 64  # computed at a time in an evaluation
+LINES = 512  # translated before the first of them is printed
+UNUSED = ('train.logits_chunk', 'train.init_from', 'train.lora_rank', 'train.eval_train')
+# What of a configuration decides the parameters, besides config.model.
+MODEL_KNOBS = ('shared_vocab', 'n_encoder_layer', 'copy')
+
+
+@dataclasses.dataclass(frozen=True)
+class Translation(LossTask):
+    """See `gptjax.training.task.Task`; `stream_text` is how it generates."""
+
+    config: Config
+    tokenizer: tokenizers.Tokenizer  # of the source
+    target_tokenizer: tokenizers.Tokenizer
+    train: Buckets | None  # None where the task comes from a work directory
+    val_pairs: tuple[Pair, ...]
+    text_sha256: str
+    continues: ClassVar[bool] = False
+
+    @classmethod
+    def create(cls, config: Config, say: Callable[[str], None]) -> 'Translation':
+        """The task with its pairs, which are fetched and encoded if need be.
+
+        Raises:
+          UserError: there are no such pairs, some are too long, or a knob cannot be used here.
+        """
+        require_sacrebleu()
+        require_default(config, *UNUSED)
+        splits = read_splits(config.data, config.translation, say)
+        learn = functools.partial(
+            tokenizers.learn,
+            data=config.data,
+            ends=True,
+            cache_dir=cache_folder(config.data),
+            say=say,
+        )
+        # Without a character that only the held-out text has, that text could not be encoded.
+        seen = splits.train + (splits.val if config.data.tokenizer == 'char' else ())
+        if config.translation.shared_vocab:
+            tokenizer = target_tokenizer = learn(text for pair in seen for text in pair)
+        else:
+            tokenizer, target_tokenizer = (learn(pair[i] for pair in seen) for i in (0, 1))
+        task = cls(config, tokenizer, target_tokenizer, None, splits.val, splits.sha256)
+        task = dataclasses.replace(task, train=task._encode('training', splits.train))
+        shapes = len(task.train.shapes)
+        task.val  # noqa: B018 - complains of what is too long before anything is trained
+        if config.train.steps_per_call > 1 and shapes > 1:
+            raise UserError(
+                f'train.steps_per_call={config.train.steps_per_call} needs batches of one shape, '
+                f'and there are {shapes}; use --config.train.steps_per_call=1, '
+                'or --config.translation.buckets=1'
+            )
+        return task
+
+    @classmethod
+    def load(cls, config: Config, workdir: Path) -> 'Translation':
+        """The task as `save` left it in a work directory."""
+        about = json.loads((workdir / 'data.json').read_text())
+        tokenizer, target_tokenizer = (
+            tokenizers.from_json((workdir / name).read_text()) for name in about['tokenizers']
+        )
+        path = workdir / 'val.tsv'
+        if file_sha256(path) != about['val_sha256']:
+            raise ValueError(f'{path} is not what was saved')
+        val = tuple(parse_tsv(path.read_bytes().decode(), str(path)))
+        return cls(config, tokenizer, target_tokenizer, None, val, about['sha256'])
+
+    def save(self, workdir: Path) -> None:
+        """Leaves in a work directory all that is needed there besides the parameters."""
+        names = ['tokenizer.json', 'tokenizer.json']
+        write_atomically(workdir / names[0], self.tokenizer.to_json().encode())
+        if not self.config.translation.shared_vocab:
+            names[1] = 'tokenizer_target.json'
+            write_atomically(workdir / names[1], self.target_tokenizer.to_json().encode())
+        write_atomically(workdir / 'val.tsv', to_tsv(self.val_pairs).encode())
+        about = {'sha256': self.text_sha256, 'tokenizers': names}
+        about['val_sha256'] = file_sha256(workdir / 'val.tsv')
+        write_atomically(workdir / 'data.json', json.dumps(about, indent=1).encode())
+
+    def with_text(self, path: Path) -> 'Translation':
+        """The same task, to be evaluated on other pairs, in a TSV file."""
+        return dataclasses.replace(self, val_pairs=tuple(read_pairs((path,))))
+
+    @functools.cached_property
+    def model(self) -> Seq2Seq:
+        """The encoder and decoder, without their parameters."""
+        sizes = self.tokenizer.vocab_size, self.target_tokenizer.vocab_size
+        return Seq2Seq(self.config.model, self.config.translation, *sizes)
+
+    @functools.cached_property
+    def val(self) -> Buckets:
+        """The held-out pairs, encoded."""
+        return self._encode('validation', self.val_pairs)
+
+    def init_state(self, key: jax.Array) -> steps.TrainState:
+        """Fresh parameters and optimizer state."""
+        one = jnp.zeros((1, 1), jnp.int32)
+        return steps.init_state(self.model.init(key, one, one[0], one), self.optimizer, key)
+
+    def loss(self, params: dict, batch: Batch, key: jax.Array | None = None):
+        """(sum of nats, number of targets) of a batch; with a key, dropout and smoothing are on."""
+        train = key is not None and self.config.model.dropout > 0
+        logits_BTV = self.model.apply(
+            params,
+            batch['source'],
+            batch['source_lengths'],
+            batch['inputs'],
+            train=train,
+            rngs={'dropout': key} if train else None,
+        )
+        smoothing = self.config.translation.label_smoothing if key is not None else 0.0
+        return cross_entropy(logits_BTV, batch['targets'], batch['lengths'], smoothing)
+
+    def train_batch(self, step: int) -> Batch:
+        """This process's rows of a step's batch."""
+        train = self.config.train
+        place = jax.process_index(), jax.process_count()
+        return self.train.batch(train.seed, step, train.batch_size, *place)
+
+    def evaluate(self, params: dict, layout: Layout, *, whole: bool = False) -> dict[str, Any]:
+        """`val_loss` in nats per target token; over the whole split also scores and examples.
+
+        Scores are of what config.sample makes of the sources; `copy` has those of the sources.
+        """
+        rows = -(-EVAL_PAIRS // layout.rows) * layout.rows
+        if whole or not self.config.train.eval_batches:
+            chosen = self.val.in_order(rows)
+        else:
+            train = self.config.train
+            chosen = (self.val.batch(train.seed, i, rows) for i in range(train.eval_batches))
+        sums = [layout.wait(self.eval_step(params, layout.put(batch))) for batch in chosen]
+        nats, tokens = np.sum(jax.device_get(sums), axis=0, dtype=np.float64)
+        val_loss = float(nats / tokens)
+        if not whole:
+            return {'val_loss': val_loss}
+        sources, references = (list(texts) for texts in zip(*self.val_pairs, strict=True))
+        options = dataclasses.replace(self.config.sample, num_samples=1)
+        outputs = [texts[0] for texts in self.translator(params, options)(sources)]
+        return {
+            'val_loss': val_loss,
+            'perplexity': math.exp(min(val_loss, 700.0)),
+            'tokens': int(tokens),
+            **compare(sources, references, outputs),
+        }
+
+    def describe_figures(self, figures: dict[str, Any]) -> str:
+        """The figures of `evaluate` as lines for people."""
+        return describe(figures, len(self.val_pairs))
+
+    def usable_prompts(self, prompts: Sequence[str]) -> tuple[str, ...]:
+        """All lines, also empty ones: those of the output stand beside them."""
+        return tuple(prompts) or tuple(source for source, _ in self.val_pairs[:EXAMPLES])
+
+    def translator(self, params: dict, config: SampleConfig) -> Translator:
+        """lines -> the texts of each."""
+        return Translator(
+            self.model, params, self.tokenizer, self.target_tokenizer, self.config.data, config
+        )
+
+    def stream_text(
+        self, params: dict, prompts: Sequence[str], config: SampleConfig
+    ) -> Iterator[list[str]]:
+        """Translates lines, `num_samples` times each (of a beam: its best ones, best first).
+
+        Lines are checked at once, before the iterator is used.
+
+        Returns:
+          The texts of some lines after the other; those of an empty line are empty.
+
+        Raises:
+          UserError: a line has unknown characters, or is over the block and not to be split.
+        """
+        translate = self.translator(params, config)
+        translate.check(prompts)
+        return (
+            [text for texts in translate(prompts[i : i + LINES]) for text in texts]
+            for i in range(0, len(prompts), LINES)
+        )
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What has to be the same for a run to be continued."""
+        named = {f'model.{name}': value for name, value in flatten(self.config.model)}
+        named |= {f'translation.{k}': getattr(self.config.translation, k) for k in MODEL_KNOBS}
+        for name, tokenizer in (('source', self.tokenizer), ('target', self.target_tokenizer)):
+            vocabulary = hashlib.sha256(tokenizer.to_json().encode()).hexdigest()[:12]
+            named[f'{name} tokenizer'] = f'{tokenizer.kind} ({tokenizer.vocab_size}, {vocabulary})'
+        return named | {
+            'train.optimizer': self.config.train.optimizer,
+            'text': '+'.join(sha256[:12] for sha256 in self.text_sha256.split('+')),
+            'validation pairs': len(self.val_pairs),
+        }
+
+    def describe_model(self) -> str:
+        """The model in some words, for people."""
+        return f'{sizes.in_words(self.count_params())}, an encoder and a decoder'
+
+    def describe_data(self) -> str:
+        """The data in some words, for people."""
+        shapes, padding = len(self.train.shapes), self.train.padding
+        return (
+            f'{len(self.train.sources):,} pairs to learn from, {len(self.val_pairs):,} held out, '
+            f'a vocabulary of {self.target_tokenizer.vocab_size:,}, {shapes} shapes of batches '
+            f'with {padding:.1%} padding'
+        )
+
+    def tokens_per_step(self) -> int:
+        """Targets in a batch of pairs of average length."""
+        return round(self.config.train.batch_size * self.train.lengths[:, 1].mean())
+
+    def flops_per_token(self) -> float:
+        """6 N (Kaplan et al., 2020) for each target token, and for what it has of the source's.
+
+        Attention's own products, few at the lengths of sentences, are left out.
+        """
+        params = sizes.abstract_params(self)['params']
+        source, target = self.train.lengths.sum(0)
+        looked_up = Decoder(self.config.model, self.target_tokenizer.vocab_size).looked_up
+        multiplied = [x for name, x in params['decoder'].items() if name not in looked_up]
+        encoder, decoder = sizes.count(params['encoder']), sizes.count(multiplied)
+        return 6.0 * (encoder * source / target + decoder)
+
+    def _encode(self, name: str, pairs: Sequence[Pair]) -> Buckets:
+        """The pairs in buckets, all of which fit into the block, or a UserError."""
+        tokenizers, count = (self.tokenizer, self.target_tokenizer), self.config.translation.buckets
+        encoded = encode(pairs, *tokenizers, count)
+        encoded.require_fit(name, self.config.model.block_size)
+        return encoded

@@ -1,0 +1,126 @@
+"""Lines of text -> their translations: in batches, in order, whatever their lengths."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from gptjax.config import DataConfig, MeshConfig, SampleConfig
+from gptjax.errors import UserError
+from gptjax.generation.rules import Rules
+from gptjax.generation.text_stream import TextStream
+from gptjax.parallel.mesh import Layout
+from gptjax.tasks.translation.beam import beam_search
+from gptjax.tasks.translation.decode import translate
+from gptjax.tasks.translation.lines import split_line
+from gptjax.tasks.translation.seq2seq import Seq2Seq
+from gptjax.text.clean import clean
+from gptjax.text.tokenizers import Tokenizer
+
+ROWS = 64  # hypotheses, or samples, computed at a time
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Translator:
+    """A trained model and how to use it."""
+
+    model: Seq2Seq
+    params: dict
+    source: Tokenizer
+    target: Tokenizer
+    data: DataConfig
+    options: SampleConfig
+
+    def check(self, lines: Sequence[str]) -> None:
+        """Raises UserError for the first line that cannot be translated."""
+        for number, line in enumerate(lines, 1):
+            self._parts(number, line)
+
+    def __call__(self, lines: Sequence[str]) -> list[list[str]]:
+        """The translations of each line, `num_samples` of them; an empty line has empty ones.
+
+        Raises:
+          UserError: a line has unknown characters, or is over the block and not to be split.
+        """
+        parts = [self._parts(number, line) for number, line in enumerate(lines, 1)]
+        places = [(line, i) for line, texts in enumerate(parts) for i in range(len(texts))]
+        ids = [self._encode(parts[line][i]) for line, i in places]
+        done: dict[tuple[int, int], list[str]] = {}
+        # Like lengths together: short ones need not wait for long ones, nor be padded like them.
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        at_once = max(1, ROWS // max(self.options.beam, self.options.num_samples))
+        for first in range(0, len(order), at_once):
+            chosen = order[first : first + at_once]
+            texts = self._translate([ids[i] for i in chosen])
+            done.update(zip((places[i] for i in chosen), texts, strict=True))
+        return [
+            [
+                ' '.join(done[line, i][n] for i in range(len(texts)))
+                for n in range(self.options.num_samples)
+            ]
+            for line, texts in enumerate(parts)
+        ]
+
+    def _translate(self, ids: list[np.ndarray]) -> list[list[str]]:
+        """The texts of each source, all computed at a time."""
+        options, block_size = self.options, self.model.config.block_size
+        width = min(_power_of_two(max(8, *map(len, ids))), block_size)
+        # Few shapes, so few compilations; rows that are none are short ones.
+        rows = _power_of_two(len(ids))
+        source_BS = np.full((rows, width), self.source.end, np.int32)
+        lengths_B = np.ones(rows, np.int32)
+        for i, line in enumerate(ids):
+            source_BS[i, : len(line)], lengths_B[i] = line, len(line)
+        layout = Layout(MeshConfig(), rows)
+        params, batch = layout.copy(self.params), layout.put((source_BS, lengths_B))
+        end, limit = self.target.end, min(block_size, options.max_new_tokens)
+        samples, hidden = options.num_samples, self.target.hidden
+        if options.beam > 1:
+            sizes = end, options.beam, limit, options.chunk
+            tokens, _ = beam_search(
+                self.model, params, *batch, *sizes, options.length_penalty, hidden
+            )
+            tokens_BNT = np.asarray(jax.block_until_ready(tokens))[:, :samples]
+        else:
+            rules = Rules.from_config(options, hidden)
+            sizes = end, samples, limit, options.chunk
+            tokens = translate(self.model, params, *batch, rules, *sizes, options.seed)
+            tokens_BNT = np.asarray(tokens).reshape(rows, samples, -1)
+        return [[self._text(row) for row in tokens_BNT[i]] for i in range(len(ids))]
+
+    def _text(self, ids: np.ndarray) -> str:
+        stream = TextStream(self.target, self.options.stop)
+        return (stream.push(ids.tolist()) + stream.finish()).strip()
+
+    def _parts(self, number: int, line: str) -> list[str]:
+        line = clean(line, self.data).strip()
+        if not line:
+            return []
+        self.source.check(line)
+        block_size = self.model.config.block_size
+
+        def fits(text: str) -> bool:
+            return len(self._encode(text)) <= block_size
+
+        if fits(line):
+            return [line]
+        parts = split_line(line, fits) if self.options.long_lines == 'split' else None
+        if parts is None:
+            remedy = (
+                'a word of it is too long: shorten it'
+                if self.options.long_lines == 'split'
+                else 'shorten it, or translate it in parts with --config.sample.long_lines=split'
+            )
+            raise UserError(
+                f'line {number} ({line[:40]!r}...) has {len(self._encode(line))} tokens, and the '
+                f'model takes {block_size}; {remedy}'
+            )
+        return parts
+
+    def _encode(self, text: str) -> np.ndarray:
+        return np.append(self.source.encode(text), self.source.end).astype(np.int32)
+
+
+def _power_of_two(n: int) -> int:
+    return 1 << (n - 1).bit_length()

@@ -1,0 +1,56 @@
+"""Finding what is in the work directory of a run."""
+
+from pathlib import Path
+
+from gptjax.config import Config, from_json
+from gptjax.errors import UserError
+from gptjax.parallel.mesh import Layout
+from gptjax.training.checkpoint import Checkpoints
+from gptjax.training.loop import abstract_state
+from gptjax.training.progress import say
+from gptjax.training.steps import TrainState
+from gptjax.training.task import Task
+
+
+def config_path(workdir: Path) -> Path:
+    """Where the resolved configuration of a run is; the last file that a new run writes."""
+    return workdir / 'config.json'
+
+
+def checkpoints(workdir: Path, keep: int = 2) -> Checkpoints:
+    """The checkpoints of a run."""
+    return Checkpoints(workdir / 'checkpoints', keep, say)
+
+
+def is_trained(workdir: Path) -> bool:
+    """Whether there is a model in the work directory."""
+    return config_path(workdir).exists() and bool(checkpoints(workdir).steps())
+
+
+def load_config(workdir: Path) -> Config:
+    """The configuration of the run in a work directory.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    path = config_path(workdir)
+    try:
+        return from_json(path.read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        raise UserError(
+            f'there is no run in {workdir} (no config.json); name the --workdir of a trained or '
+            'imported model'
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f'cannot read {path} ({error}); restore it from a backup') from None
+
+
+def restore(task: Task, workdir: Path, which: str, layout: Layout) -> tuple[int, TrainState]:
+    """The step and state of the 'best' or the 'latest' checkpoint of a run.
+
+    Raises:
+      UserError: there is none, or none is sound, or it does not fit the task.
+    """
+    saved = checkpoints(workdir)
+    order = saved.best_first() if which == 'best' else saved.steps()
+    return saved.restore(abstract_state(task, layout), order)

@@ -1,0 +1,123 @@
+"""Logit rules: exact sets, exact frequencies, and the identities between them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from gptjax.config import SampleConfig
+from gptjax.generation.rules import (
+    Rules,
+    choose,
+    min_p,
+    penalize_repetition,
+    top_k,
+    top_p,
+)
+
+PROBS = jnp.array([[0.05, 0.4, 0.15, 0.3, 0.1]])
+LOGITS = jnp.log(PROBS)
+
+
+def kept(logits_BV):
+    return set(np.flatnonzero(np.isfinite(logits_BV[0])))
+
+
+def draw(config: SampleConfig, n: int, logits_BV=LOGITS, seed=0):
+    rules = Rules.from_config(config)
+    logits_BV = jnp.broadcast_to(logits_BV, (n, logits_BV.shape[1]))
+    noise = jax.random.gumbel(jax.random.key(seed), logits_BV.shape)
+    return np.asarray(jax.jit(choose)(logits_BV, rules, noise, jnp.zeros(logits_BV.shape, bool)))
+
+
+@pytest.mark.parametrize(
+    ('k', 'expected'), [(1, {1}), (2, {1, 3}), (5, {0, 1, 2, 3, 4}), (9, {0, 1, 2, 3, 4})]
+)
+def test_top_k(k, expected):
+    assert kept(top_k(LOGITS, k)) == expected
+
+
+def test_top_k_keeps_exactly_k_of_equal_logits_the_lowest_ids_first():
+    assert kept(top_k(jnp.zeros((1, 6)), 2)) == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ('p', 'expected'),
+    [
+        (1e-300, {1}),
+        (0.01, {1}),
+        (0.4, {1}),
+        (0.41, {1, 3}),
+        (0.71, {1, 2, 3}),
+        (0.999, {0, 1, 2, 3, 4}),
+    ],
+)
+def test_top_p_is_the_smallest_set_that_reaches_p(p, expected):
+    assert kept(top_p(LOGITS, p)) == expected
+
+
+@pytest.mark.parametrize(
+    ('p', 'expected'), [(0.5, {1, 3}), (1.0, {1}), (0.9, {1}), (0.2, {1, 2, 3, 4})]
+)
+def test_min_p_is_relative_to_the_likeliest(p, expected):
+    assert kept(min_p(LOGITS, p)) == expected
+
+
+def test_rules_keep_the_logits_of_what_they_keep():
+    np.testing.assert_array_equal(top_p(top_k(LOGITS, 2), 0.9)[0, [1, 3]], LOGITS[0, [1, 3]])
+
+
+def test_repetition_penalty_weakens_what_was_seen():
+    logits_BV = jnp.array([[2.0, -2.0, 2.0, -2.0]])
+    seen_BV = jnp.array([[True, True, False, False]])
+    np.testing.assert_allclose(penalize_repetition(logits_BV, seen_BV, 2.0), [[1, -4, 2, -2]])
+
+
+@pytest.mark.parametrize('config', [{'temperature': 0.0}, {'top_k': 1}, {'temperature': 1e-30}])
+def test_greedy_three_ways(config):
+    logits_BV = jax.random.normal(jax.random.key(7), (50, 9))
+    expected = np.argmax(logits_BV, axis=1)
+    rules = Rules.from_config(SampleConfig(**{'temperature': 1.0, **config}))
+    noise = jax.random.gumbel(jax.random.key(0), (50, 9))
+    drawn = choose(logits_BV, rules, noise, jnp.zeros(logits_BV.shape, bool))
+    np.testing.assert_array_equal(drawn, expected)
+
+
+@pytest.mark.parametrize('off', [{'top_p': 1.0}, {'top_k': 0}, {'min_p': 0.0}, {'top_k': 5}])
+def test_rules_that_are_off_change_no_draw(off):
+    plain = draw(SampleConfig(temperature=1.0), 500)
+    np.testing.assert_array_equal(draw(SampleConfig(temperature=1.0, **off), 500), plain)
+
+
+@pytest.mark.parametrize(
+    ('config', 'expected'),
+    [
+        ({'temperature': 1.0}, PROBS[0]),
+        ({'temperature': 0.5}, PROBS[0] ** 2 / (PROBS[0] ** 2).sum()),
+        ({'temperature': 1.0, 'top_k': 2}, jnp.array([0, 4, 0, 3, 0]) / 7),
+        ({'temperature': 1.0, 'top_p': 0.8}, jnp.array([0, 0.4, 0.15, 0.3, 0]) / 0.85),
+    ],
+)
+def test_frequencies_follow_the_softmax(config, expected):
+    n = 20_000
+    expected = np.asarray(expected, np.float64)
+    expected /= expected.sum()
+    counts = np.bincount(draw(SampleConfig(**config), n), minlength=5)
+    possible = expected > 0
+    assert counts[~possible].sum() == 0
+    chi_square = stats.chisquare(counts[possible], n * expected[possible])
+    assert chi_square.pvalue > 1e-3
+
+
+def test_changing_a_value_does_not_recompile():
+    traces = []
+
+    @jax.jit
+    def counted(rules):
+        traces.append(1)
+        return choose(LOGITS, rules, jnp.zeros_like(LOGITS), None)
+
+    for temperature in (0.5, 0.7, 0.9):
+        counted(Rules.from_config(SampleConfig(temperature=temperature, top_p=0.9)))
+    assert len(traces) == 1

@@ -1,0 +1,202 @@
+"""The benchmark: both sides do the same work, and a slower side shows in the ratio."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from gptjax import tasks
+from gptjax.config import BenchConfig
+from gptjax.modes.bench import report, run
+from gptjax.modes.bench.worker import Job
+from gptjax.modes.request import Request
+from tests.conftest import ROOT, replace, run_main
+
+VARIANTS = {
+    'gpt2': {
+        'position': 'learned',
+        'norm': 'layer',
+        'activation': 'gelu_exact',
+        'qk_norm': False,
+        'bias': True,
+        'tied_head': True,
+        'residual_init': 'scaled',
+    },
+    'ours': {'ngram': 3, 'ngram_rows': 37},
+    'textbook': {
+        'position': 'sinusoidal',
+        'norm': 'layer',
+        'norm_place': 'after',
+        'activation': 'relu',
+        'head_bias': True,
+        'scale_embedding': True,
+        'vocab_multiple': 16,
+    },
+}
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_loss_gradients_and_three_steps_agree_with_pytorch(tiny, tmp_path, variant):
+    config = replace(tiny, model=VARIANTS[variant], train={'learning_rate': 1e-4})
+    job = run.make_job(tasks.create(config, print), tmp_path)
+    parity = run.parity(job)
+    assert parity['passed'], parity
+    assert parity['loss'] <= 1e-4
+    assert parity['largest'] <= 1e-4
+    biases = [f'block_{i}.attn.key.bias' for i in (0, 1)]
+    assert parity['no_gradient'] == (biases if config.model.bias else [])
+
+
+def test_a_wrong_twin_is_noticed(tiny, tmp_path, monkeypatch):
+    """Another activation on one side only: parity has to fail."""
+    job = run.make_job(tasks.create(tiny, print), tmp_path)
+    wrong = dataclasses.replace(job, config=replace(tiny, model={'activation': 'gelu'}))
+    original = run.Worker
+
+    def worker(module, job):
+        return original(module, wrong if module == run.TWIN else job)
+
+    monkeypatch.setattr(run, 'Worker', worker)
+    assert not run.parity(job)['passed']
+
+
+def test_a_job_survives_the_pipe(tiny, tmp_path):
+    job = run.make_job(tasks.create(tiny, print), tmp_path)
+    assert Job.from_json(job.to_json()) == job
+    assert all((value != 0).all() for value in job.weights().values())
+    assert (job.batch(job.tokens(), 3)['inputs'] == job.batch(job.tokens(), 3)['inputs']).all()
+
+
+class Sleeper:
+    """A side that takes a known time for each step."""
+
+    def __init__(self, step_s):
+        self.step_s = step_s
+
+    def __call__(self, steps):
+        time.sleep(steps * self.step_s)
+        return steps * self.step_s
+
+
+def test_a_side_that_is_twice_as_slow_halves_its_ratio(tiny):
+    config = dataclasses.replace(tiny, bench=BenchConfig(rounds=3, turn_s=0.02))
+    ratios = []
+    for twin_s in (0.002, 0.004):
+        sides = {'jax': Sleeper(0.002), 'torch_eager': Sleeper(twin_s)}
+        measured = run.compare(run.in_turns(sides, config, tokens=100, trial=3))
+        ratios.append(measured['ratio'])
+    assert ratios == pytest.approx([1.0, 2.0], rel=1e-6)
+
+
+def test_the_ratio_is_over_the_best_of_pytorchs_modes():
+    sides = {'jax': [300.0, 330.0], 'torch_eager': [100.0, 110.0], 'torch_compile': [150.0, 150.0]}
+    compared = run.compare({name: run.summary(speeds) for name, speeds in sides.items()})
+    assert compared['best'] == 'torch_compile'
+    assert compared['ratio'] == pytest.approx(2.1)
+    assert compared['ratios']['torch_eager']['all'] == [3.0, 3.0]
+
+
+def test_the_memory_of_the_parent_is_not_counted():
+    child = 'from gptjax.modes.bench.worker import resident_bytes; print(resident_bytes())'
+    parent = (
+        'import subprocess, sys\n'
+        "held = b'x' * 500_000_000\n"
+        'subprocess.run([sys.executable, "-c", sys.argv[1]], check=True)\n'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', parent, child], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert 5e6 < int(done.stdout) < 400e6
+
+
+@pytest.mark.parametrize(
+    ('change', 'expected'),
+    [
+        ({}, False),
+        (VARIANTS['gpt2'], True),
+        (VARIANTS['gpt2'] | {'ngram': 2}, False),
+        (VARIANTS['gpt2'] | {'tied_head': False}, False),
+        (VARIANTS['textbook'], False),
+    ],
+)
+def test_hugging_face_is_measured_where_it_has_the_model(tiny, monkeypatch, change, expected):
+    monkeypatch.setattr(run.importlib.util, 'find_spec', lambda name: name)
+    assert run.huggingface_has(replace(tiny, model=change)) == expected
+
+
+def test_differences_are_relative():
+    ours = {'a': np.array([[3.0, 4.0]])}
+    assert run.difference(ours, {'a': np.array([3.0, 4.5])}) == {'a': pytest.approx(0.1)}
+
+
+FLAGS = [
+    '--config=configs/char_nanogpt.py:cpu',
+    '--mode=bench',
+    '--json',
+    '--config.model.block_size=16',
+    '--config.model.n_layer=1',
+    '--config.model.n_embd=16',
+    '--config.train.optimizer=muon',
+    '--config.bench.rounds=2',
+    '--config.bench.turn_s=0.01',
+    '--config.bench.batch_size=2',
+    '--config.bench.torch_compile=False',
+    '--config.sample.max_new_tokens=20',
+]
+
+
+def test_bench_writes_its_figures_and_a_chart(tmp_path, verse_file):
+    done = run_main(*FLAGS, f'--config.data.path={verse_file}', f'--workdir={tmp_path}')
+    assert done.returncode == 0, done.stderr
+    assert 'both sides are measured with AdamW' in done.stderr
+    result = json.loads(done.stdout)
+    assert result == json.loads((tmp_path / 'bench.json').read_text())
+    assert result['parity']['passed']
+    generate = result['generate']
+    for group in (result['train'], *(generate[name] for name in ('batch_1', 'batch_2', 'long'))):
+        assert {'jax', 'torch_eager'} <= group['sides'].keys()
+        ratios = sorted(group['ratios']['torch_eager']['all'])
+        assert group['ratio'] == pytest.approx(sum(ratios) / 2)
+    assert result['generate']['ratio'] == result['generate']['batch_1']['ratio']
+    sides = result['train']['sides']
+    assert sides['jax'].keys() >= {'step_ms', 'flops_per_s', 'mfu', 'first_step_s'}
+    assert result['about']['torch_eager']['version'].startswith('2.')
+    assert result['command'].endswith('--mode=bench')
+    assert (tmp_path / 'bench.png').read_bytes().startswith(b'\x89PNG')
+    assert 'PyTorch, eager' in report.table(result)
+
+
+def test_without_pytorch_jax_is_measured_alone(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(run.importlib.util, 'find_spec', lambda name: None)
+    bench = BenchConfig(rounds=2, turn_s=0.01, batch_size=2)
+    config = dataclasses.replace(tiny, bench=bench)
+    assert run.run(Request(config, tmp_path / 'run', 'python main.py', as_json=True)) == 0
+    captured = capsys.readouterr()
+    result = json.loads(captured.out)
+    assert "PyTorch is not installed: measuring JAX alone. For both: pip install -e '.[torch]'" in (
+        captured.err
+    )
+    assert result['train']['sides'].keys() == {'jax'}
+    assert 'ratio' not in result['train']
+    assert 'parity' not in result
+
+
+def test_hugging_face_gets_the_same_model(tiny, tmp_path):
+    import torch
+
+    from gptjax.modes.bench.torch_subject import as_huggingface
+    from gptjax.modes.bench.torch_twin import Twin
+
+    for bias in (True, False):
+        config = replace(tiny, model=VARIANTS['gpt2'] | {'bias': bias})
+        job = run.make_job(tasks.create(config, print), tmp_path)
+        twin = Twin(config.model, job.vocab_size)
+        twin.load_ours(job.weights())
+        tokens_BT = torch.arange(24).reshape(2, 12) % job.vocab_size
+        with torch.no_grad():
+            expected_BV = as_huggingface(twin).eval()(tokens_BT).logits[:, -1]
+            assert (twin.eval()(tokens_BT) - expected_BV).abs().max() < 1e-4
