@@ -17,8 +17,8 @@ import numpy as np
 
 from gptjax.config import SampleConfig
 from gptjax.generation.rules import Rules, choose
-from gptjax.models.block import NOBODY
-from gptjax.models.decoder import Cache, Decoder
+from gptjax.models.cache import NO_POSITION, Cache
+from gptjax.models.decoder import Decoder
 
 
 @flax.struct.dataclass
@@ -149,7 +149,7 @@ def _aligned(history: list[list[int]], length_B: np.ndarray, block_size: int):
     for row, ids, length in zip(tokens_BT, history, length_B, strict=True):
         row[width - length :] = ids[len(ids) - length :]
     place_BT = np.arange(width) - (width - length_B[:, None])
-    return tokens_BT, np.where(place_BT < 0, NOBODY, place_BT).astype(np.int32)
+    return tokens_BT, np.where(place_BT < 0, NO_POSITION, place_BT).astype(np.int32)
 
 
 def _bucket(n: int) -> int:
@@ -201,7 +201,7 @@ def _decode_chunk(
         i, gumbel_BV = i_and_gumbel
         active_B = i < wanted_B
         token_B = choose(rows.logits_BV, rules, gumbel_BV, rows.seen_BV)
-        pos_B = jnp.where(active_B, counters.length_B + i, NOBODY)
+        pos_B = jnp.where(active_B, counters.length_B + i, NO_POSITION)
         logits_BTV, cache = model.apply(params, token_B[:, None], pos_B[:, None], rows.cache)
         logits_BV = jnp.where(active_B[:, None], _next_logits(model, logits_BTV), rows.logits_BV)
         seen_BV = rows.seen_BV
@@ -228,7 +228,9 @@ def _make_room(model: Decoder, params, rows: Rows, room: Room, slot) -> Rows:
     cache = Cache(
         jax.tree.map(merge, fresh.k_MSH, old.k_MSH),
         jax.tree.map(merge, fresh.v_MSH, old.v_MSH),
-        jnp.where(jnp.arange(n_slots) < slot, pos_BS, NOBODY),  # The roll brings old ones round.
+        jnp.where(
+            jnp.arange(n_slots) < slot, pos_BS, NO_POSITION
+        ),  # The roll brings old ones round.
         jax.tree.map(merge, fresh.tokens_BS, old.tokens_BS),
         jnp.int32(slot),
     )

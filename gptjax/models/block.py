@@ -1,10 +1,11 @@
-"""The parts of a Transformer, as small Linen modules and pure functions.
+"""The Transformer block and its parts, as small Linen modules and pure functions.
 
 The suffix of a name is its shape: B batch, T query time, S key time, D model, N heads, H head
 width, F hidden, V vocabulary.
 """
 
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -12,16 +13,14 @@ import jax.numpy as jnp
 
 from gptjax.config import ModelConfig
 from gptjax.models.attention import Attention
+from gptjax.models.cache import LayerCache
 from gptjax.models.linear import dense, residual_std
 
-# The position of an empty cache slot or of padding: as a key, nobody may see it.
-NOBODY = jnp.iinfo(jnp.int32).max
 
+def gelu_exact(x: jax.Array) -> jax.Array:
+    """Exact GELU (Hendrycks and Gimpel, 2016), computed with erf.
 
-def gelu_exact(x):
-    """x times the normal distribution function (Hendrycks and Gimpel, 2016), by way of erf.
-
-    JAX's own goes by way of erfc, which costs XLA's CPU backend a third of a small train step.
+    JAX's own uses erfc, which takes a third of a small train step on XLA's CPU backend.
     """
     x32 = x.astype(jnp.float32)
     return (0.5 * x32 * (1 + jax.lax.erf(x32 * 0.5**0.5))).astype(x.dtype)
@@ -35,21 +34,31 @@ ACTIVATIONS = {
 }
 
 
-def sinusoids(pos_BT, n_embd: int):
-    """Sine and cosine of the position in turns, (B, T, n_embd); frequencies fall with the width."""
+def sinusoids(pos_BT: jax.Array, n_embd: int) -> jax.Array:
+    """Sinusoidal positions (B, T, n_embd): sine and cosine in turns, lower frequencies later."""
     angle_BTD = pos_BT[..., None] * 10_000.0 ** (-jnp.arange(0, n_embd, 2) / n_embd)
     return jnp.stack([jnp.sin(angle_BTD), jnp.cos(angle_BTD)], -1).reshape(*pos_BT.shape, n_embd)
 
 
-def with_positions(config: ModelConfig, x_BTD, place_BT, table: nn.Embed | None):
-    """Embedded tokens, scaled, with what says where they are (rotary positions come later)."""
+def with_positions(
+    config: ModelConfig, x_BTD: jax.Array, pos_BT: jax.Array, table: nn.Embed | None
+) -> jax.Array:
+    """Embedded tokens, scaled, plus learned or sinusoidal positions (rotary ones come later)."""
     if config.scale_embedding:
         x_BTD *= config.n_embd**0.5
-    if config.position == 'learned':
-        x_BTD += table(place_BT)
+    if table is not None:
+        x_BTD += table(pos_BT)
     elif config.position == 'sinusoidal':
-        x_BTD += sinusoids(place_BT, config.n_embd).astype(x_BTD.dtype)
+        x_BTD += sinusoids(pos_BT, config.n_embd).astype(x_BTD.dtype)
     return x_BTD
+
+
+def position_table(config: ModelConfig) -> nn.Embed | None:
+    """The embedding of learned positions; None where positions are not learned."""
+    if config.position != 'learned':
+        return None
+    init = nn.initializers.normal(0.02)
+    return nn.Embed(config.block_size, config.n_embd, dtype=config.dtype, embedding_init=init)
 
 
 def norm(config: ModelConfig, name: str | None) -> nn.Module:
@@ -60,69 +69,92 @@ def norm(config: ModelConfig, name: str | None) -> nn.Module:
 
 
 class FeedForward(nn.Module):
-    """Two linear maps with an activation between, on each position by itself."""
+    """Two linear maps with an activation between them, applied to each position separately."""
 
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x_BTD):
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
         config = self.config
         h_BTF = dense(config, config.n_hidden or 4 * config.n_embd, 'up')(x_BTD)
         h_BTF = ACTIVATIONS[config.activation](h_BTF)
         return dense(config, config.n_embd, 'down', std=residual_std(config))(h_BTF)
 
 
-def add_branch(config: ModelConfig, x_BTD, branch, norm_branch, drop=lambda y_BTD: y_BTD):
-    """The residual stream with what a branch makes of it."""
-    match config.norm_place:
-        case 'before':
-            return x_BTD + drop(branch(norm_branch(x_BTD)))
-        case 'after':
-            return norm_branch(x_BTD + drop(branch(x_BTD)))
-        case 'branch':
-            return x_BTD + norm_branch(drop(branch(x_BTD)))
-
-
 class Block(nn.Module):
-    """Attention, then the feed-forward layer, each added to the residual stream.
-
-    With `cross` there is attention over another sequence between them.
-    """
+    """Attention, then the feed-forward layer, each normalised first (pre-norm)."""
 
     config: ModelConfig
-    cross: bool = False
 
-    def setup(self):
+    def setup(self) -> None:
         config = self.config
         self.norm_attn, self.attn = norm(config, None), Attention(config)
-        if self.cross:
-            self.norm_cross, self.cross_attn = norm(config, None), Attention(config)
         self.norm_mlp, self.mlp = norm(config, None), FeedForward(config)
-        self.drop = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(config.dropout)
 
-    def __call__(self, x_BTD, pos_BT, visible_BTS, store=None, other=None, *, train: bool = False):
-        """The arguments are those of `Attention`.
+    def __call__(
+        self,
+        x_BTD: jax.Array,
+        pos_BT: jax.Array,
+        mask_BTS: jax.Array | None = None,
+        cached: LayerCache | None = None,
+        *,
+        train: bool = False,
+    ) -> tuple[jax.Array, LayerCache | None]:
+        """The residual stream after the block, and the layer's cache; arguments as `Attention`."""
+        drop = functools.partial(self.dropout, deterministic=not train)
+        y_BTD, cached = self.attn(self.norm_attn(x_BTD), pos_BT, mask_BTS, cached, train=train)
+        x_BTD = x_BTD + drop(y_BTD)
+        x_BTD = x_BTD + drop(self.mlp(self.norm_mlp(x_BTD)))
+        return x_BTD, cached
 
-        `other` is of the other sequence: keys, values and which of them are visible, (B, 1, S).
-        There may be more rows of x than of it: they then belong to it in groups, as beams do.
-        """
 
-        drop = functools.partial(self.drop, deterministic=not train)
-        add = functools.partial(add_branch, self.config, drop=drop)
+class PostNormBlock(Block):
+    """Each sublayer's sum is normalised, as in Vaswani et al., 2017: norm(x + f(x))."""
 
-        def cross_attend(y_BTD):
-            *memory, other_visible_BTS = other
-            rows = len(memory[0])
-            pos = pos_BT.reshape(rows, -1) if len(y_BTD) > rows else pos_BT
-            y = y_BTD.reshape(rows, -1, y_BTD.shape[-1])
-            mixed = self.cross_attn(y, pos, other_visible_BTS, memory=memory, train=train)
-            return mixed.reshape(y_BTD.shape)
+    def __call__(self, x_BTD, pos_BT, mask_BTS=None, cached=None, *, train=False):
+        drop = functools.partial(self.dropout, deterministic=not train)
+        y_BTD, cached = self.attn(x_BTD, pos_BT, mask_BTS, cached, train=train)
+        x_BTD = self.norm_attn(x_BTD + drop(y_BTD))
+        return self.norm_mlp(x_BTD + drop(self.mlp(x_BTD))), cached
 
-        x_BTD = add(
-            x_BTD,
-            lambda y_BTD: self.attn(y_BTD, pos_BT, visible_BTS, store, train=train),
-            self.norm_attn,
-        )
-        if self.cross:
-            x_BTD = add(x_BTD, cross_attend, self.norm_cross)
-        return add(x_BTD, self.mlp, self.norm_mlp)
+
+class BranchNormBlock(Block):
+    """Each sublayer's output is normalised before it is added: x + norm(f(x))."""
+
+    def __call__(self, x_BTD, pos_BT, mask_BTS=None, cached=None, *, train=False):
+        drop = functools.partial(self.dropout, deterministic=not train)
+        y_BTD, cached = self.attn(x_BTD, pos_BT, mask_BTS, cached, train=train)
+        x_BTD = x_BTD + self.norm_attn(drop(y_BTD))
+        return x_BTD + self.norm_mlp(drop(self.mlp(x_BTD))), cached
+
+
+def add_branch(
+    norm_place: str,
+    x_BTD: jax.Array,
+    branch: Callable,
+    *,
+    norm_branch: Callable,
+    drop: Callable = lambda y_BTD: y_BTD,
+) -> tuple[jax.Array, LayerCache | None]:
+    """Adds a branch to the residual stream, with its norm at any of the three places.
+
+    For blocks of other forms than the ones above; `branch` returns (output, cache) as `Attention`.
+    """
+    y_BTD, cached = branch(norm_branch(x_BTD) if norm_place == 'before' else x_BTD)
+    match norm_place:
+        case 'before':
+            return x_BTD + drop(y_BTD), cached
+        case 'after':
+            return norm_branch(x_BTD + drop(y_BTD)), cached
+    return x_BTD + norm_branch(drop(y_BTD)), cached
+
+
+# By model.norm_place.
+BLOCKS = {'before': Block, 'after': PostNormBlock, 'branch': BranchNormBlock}
+
+
+def make_blocks(config: ModelConfig, count: int, prefix: str = 'block') -> list[Block]:
+    """`count` blocks of the configured kind, named `<prefix>_0`, `<prefix>_1`, ..."""
+    make = BLOCKS[config.norm_place]
+    return [make(config, name=f'{prefix}_{i}') for i in range(count)]

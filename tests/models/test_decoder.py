@@ -14,8 +14,9 @@ from gptjax.config import ModelConfig
 from gptjax.errors import UserError
 from gptjax.models import attention
 from gptjax.models.attention import rotate, uses_cudnn, why_not_cudnn
-from gptjax.models.block import NOBODY, sinusoids
-from gptjax.models.decoder import Cache, Decoder
+from gptjax.models.block import sinusoids
+from gptjax.models.cache import NO_POSITION, Cache
+from gptjax.models.decoder import Decoder
 
 V = 11
 BASE = ModelConfig(block_size=16, n_layer=2, n_head=2, n_embd=16, residual_init='plain')
@@ -103,7 +104,7 @@ def test_padding_on_the_left_changes_nothing():
     model, params, tokens_BT, apply = make('gpt2')
     alone, _ = apply(params, tokens_BT[:1, :9])
     padded_BT = jnp.concatenate([jnp.full((1, 5), 3), tokens_BT[:1, :9]], 1)
-    pos_BT = jnp.concatenate([jnp.full((1, 5), NOBODY), jnp.arange(9)[None]], 1)
+    pos_BT = jnp.concatenate([jnp.full((1, 5), NO_POSITION), jnp.arange(9)[None]], 1)
     cached, _ = apply(params, padded_BT, pos_BT, Cache.empty(model.config, 1, 14))
     np.testing.assert_allclose(cached[:, 5:], alone, atol=1e-5)
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gptjax.models import ngram
-from gptjax.models.block import NOBODY
+from gptjax.models.cache import NO_POSITION
 
 
 def test_tokens_before_each_and_none_before_the_first():
@@ -19,13 +19,13 @@ def test_places_say_what_was_before_wherever_it_is_stored():
     order_S = jax.random.permutation(jax.random.key(1), 9)
     # Between them there are slots of nobody, whose tokens mean nothing.
     stored_BS = jnp.concatenate([jnp.full((2, 3), 7), tokens_BT[:, order_S]], 1)
-    pos_BS = jnp.concatenate([jnp.full((2, 3), NOBODY), pos_BT[:, order_S]], 1)
+    pos_BS = jnp.concatenate([jnp.full((2, 3), NO_POSITION), pos_BT[:, order_S]], 1)
     found_NBT = ngram.found(pos_BT, stored_BS, pos_BS, 3)
     np.testing.assert_array_equal(found_NBT, ngram.shifted(tokens_BT, 3))
 
 
 def test_padding_has_nothing_before_it():
-    pos_BT = jnp.array([[NOBODY, NOBODY, 0, 1]])
+    pos_BT = jnp.array([[NO_POSITION, NO_POSITION, 0, 1]])
     found_NBT = ngram.found(pos_BT, jnp.array([[3, 4, 5, 6]]), pos_BT, 2)
     np.testing.assert_array_equal(found_NBT[:, 0], [[-1, -1, -1, -1], [-1, -1, -1, 5]])
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from gptjax.models.decoder import Cache
+from gptjax.models.cache import Cache
 from gptjax.tasks.gan.model import Generator, Noise
 from gptjax.text.words import END, PAD, START, UNKNOWN
 

@@ -1,11 +1,12 @@
 """Sentences from noise: the generator and its critic, after an older system (docs/gan.md).
 
-The suffixes of names are those of `layers.py`. A row of T ids is <START> words <END> <PAD>...; the
+The suffixes of names are those of `models/block.py`. A row of T ids is <START> words <END> <PAD>...; the
 players deal with what follows <START>, so there S = T - 1.
 """
 
 import dataclasses
 import functools
+import itertools
 
 import flax.linen as nn
 import flax.struct
@@ -14,8 +15,9 @@ import jax.numpy as jnp
 
 from gptjax.config import GanConfig, ModelConfig
 from gptjax.models.attention import Attention, unit_rms
-from gptjax.models.block import Block, FeedForward, add_branch, dense, norm, sinusoids
-from gptjax.models.decoder import Cache
+from gptjax.models.block import FeedForward, add_branch, make_blocks, norm, sinusoids
+from gptjax.models.cache import Cache, LayerCache
+from gptjax.models.linear import dense
 
 
 @flax.struct.dataclass
@@ -65,26 +67,39 @@ class NoiseBlock(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x_BTD, pos_BT, visible_BTS, w_BTD, noise_BTD, stores=(None, None)):
+    def __call__(
+        self,
+        x_BTD: jax.Array,
+        pos_BT: jax.Array,
+        mask_BTS: jax.Array | None,
+        *,
+        w_BTD: jax.Array,
+        noise_BTD: jax.Array,
+        cached: tuple[LayerCache | None, LayerCache | None] = (None, None),
+    ) -> tuple[jax.Array, tuple[LayerCache | None, LayerCache | None]]:
+        """The residual stream, and the caches of both attentions (None without)."""
         config = self.config
         attention = Attention(config, name='attn')
         cross = Attention(config, name='cross')
-        x_BTD = add_branch(
-            config,
+        mlp = FeedForward(config, name='mlp')
+        add = functools.partial(add_branch, config.norm_place)
+        x_BTD, cached_attn = add(
             x_BTD,
-            lambda y_BTD: attention(y_BTD, pos_BT, visible_BTS, stores[0]),
-            norm(config, 'norm_attn'),
+            lambda y_BTD: attention(y_BTD, pos_BT, mask_BTS, cached[0]),
+            norm_branch=norm(config, 'norm_attn'),
         )
         x_BTD += noise_BTD * self.param(
             'noise_scale', nn.initializers.constant(0.1), x_BTD.shape[-1:]
         )
-        x_BTD = add_branch(
-            config,
+        x_BTD, cached_cross = add(
             x_BTD,
-            lambda y_BTD: cross(y_BTD, pos_BT, visible_BTS, stores[1], value_BTD=w_BTD),
-            norm(config, 'norm_cross'),
+            lambda y_BTD: cross(y_BTD, pos_BT, mask_BTS, cached[1], value_BTD=w_BTD),
+            norm_branch=norm(config, 'norm_cross'),
         )
-        return add_branch(config, x_BTD, FeedForward(config, name='mlp'), norm(config, 'norm_mlp'))
+        x_BTD, _ = add(
+            x_BTD, lambda y_BTD: (mlp(y_BTD), None), norm_branch=norm(config, 'norm_mlp')
+        )
+        return x_BTD, (cached_attn, cached_cross)
 
 
 class Generator(nn.Module):
@@ -114,7 +129,7 @@ class Generator(nn.Module):
         self.noise_blocks = [
             NoiseBlock(config, name=f'noise_block_{i}') for i in range(gan.n_noise_layer)
         ]
-        self.blocks = [Block(config, name=f'block_{i}') for i in range(gan.n_plain_layer)]
+        self.blocks = make_blocks(config, gan.n_plain_layer)
         self.norm_final = norm(config, None)
         self.head = dense(config, self.vocab_size, None, bias=True)
 
@@ -139,48 +154,60 @@ class Generator(nn.Module):
         """The output head, in float32."""
         return self.head(x_BSD).astype(jnp.float32)
 
-    def trunk(self, x_BTD, pos_BT, visible_BTS, w_BTD, place_BTLD, stores=None):
-        """The blocks, on inputs that are embedded already; the arguments are those of `Block`."""
-        stores = iter(stores or [None] * self.cache_config.n_layer)
+    def trunk(
+        self,
+        x_BTD: jax.Array,
+        pos_BT: jax.Array,
+        mask_BTS: jax.Array | None,
+        *,
+        w_BTD: jax.Array,
+        noise_BTLD: jax.Array,
+        cache: Cache | None = None,
+    ) -> tuple[jax.Array, list[LayerCache | None]]:
+        """The blocks, on embedded inputs, and the caches of all their attentions."""
+        layers: list[LayerCache | None] = []
+        cached = itertools.repeat(None) if cache is None else map(cache.layer, itertools.count())
         if self.config.position == 'sinusoidal':
             x_BTD += sinusoids(pos_BT, self.config.n_embd).astype(x_BTD.dtype)
         for i, block in enumerate(self.noise_blocks):
-            pair = next(stores), next(stores)
-            x_BTD = block(x_BTD, pos_BT, visible_BTS, w_BTD, place_BTLD[:, :, i + 1], pair)
+            x_BTD, pair = block(
+                x_BTD,
+                pos_BT,
+                mask_BTS,
+                w_BTD=w_BTD,
+                noise_BTD=noise_BTLD[:, :, i + 1],
+                cached=(next(cached), next(cached)),
+            )
+            layers += pair
         for block in self.blocks:
-            x_BTD = block(x_BTD, pos_BT, visible_BTS, next(stores))
-        return self.norm_final(x_BTD)
+            x_BTD, layer = block(x_BTD, pos_BT, mask_BTS, next(cached))
+            layers.append(layer)
+        return self.norm_final(x_BTD), layers
 
-    def replay(self, ids_BT, w_BTD, noise: Noise):
+    def replay(self, ids_BT: jax.Array, w_BTD: jax.Array, noise: Noise) -> jax.Array:
         """The hidden state (B, S, D) before each word of causal sentences, all at once."""
         x_BSD = self._causal_inputs(ids_BT[:, :-1], noise.place_BTLD[:, :-1])
         pos_BS = jnp.arange(x_BSD.shape[1])[None]
-        return self.trunk(x_BSD, pos_BS, None, w_BTD[:, :-1], noise.place_BTLD[:, :-1])
+        return self.trunk(
+            x_BSD, pos_BS, None, w_BTD=w_BTD[:, :-1], noise_BTLD=noise.place_BTLD[:, :-1]
+        )[0]
 
-    def step(self, token_B, t, w_BTD, noise: Noise, cache: Cache):
+    def step(
+        self, token_B: jax.Array, t: jax.Array, w_BTD: jax.Array, noise: Noise, cache: Cache
+    ) -> tuple[jax.Array, Cache]:
         """The hidden state (B, D) after one more word at place t, and the new cache."""
         take = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=t, slice_size=1, axis=1)
-        keys, values = [], []
-
-        def store(k_BNTH, v_BNTH, i):
-            for slots, new, kept in ((cache.k_MSH, k_BNTH, keys), (cache.v_MSH, v_BNTH, values)):
-                new = new.reshape(-1, *new.shape[2:]).astype(slots[i].dtype)
-                kept.append(jax.lax.dynamic_update_slice_in_dim(slots[i], new, t, 1))
-            return keys[i], values[i]
-
-        place_BTLD = take(noise.place_BTLD)
-        pos_BS = jax.lax.dynamic_update_slice_in_dim(
-            cache.pos_BS, jnp.full((len(token_B), 1), t, jnp.int32), t, 1
-        )
-        x_BTD = self.trunk(
-            self._causal_inputs(token_B[:, None], place_BTLD),
+        noise_BTLD = take(noise.place_BTLD)
+        cache = cache.write(token_B[:, None], jnp.full((len(token_B), 1), t, jnp.int32))
+        x_BTD, layers = self.trunk(
+            self._causal_inputs(token_B[:, None], noise_BTLD),
             jnp.full((1, 1), t),
-            pos_BS[:, None, :] <= t,
-            take(w_BTD),
-            place_BTLD,
-            [functools.partial(store, i=i) for i in range(self.cache_config.n_layer)],
+            cache.pos_BS[:, None, :] <= t,
+            w_BTD=take(w_BTD),
+            noise_BTLD=noise_BTLD,
+            cache=cache,
         )
-        return x_BTD[:, 0], Cache(tuple(keys), tuple(values), pos_BS, None, t + 1)
+        return x_BTD[:, 0], cache.advance(1, layers)
 
     def rewritten(self, ids_BT, w_BTD, noise: Noise, t):
         """The hidden state (B, D) of word t, from the words before it and fresh noise at t.
@@ -190,8 +217,10 @@ class Generator(nn.Module):
         pos_T = jnp.arange(ids_BT.shape[1])
         fresh_BTD = noise.place_BTLD[:, :, 0].astype(self.config.dtype)
         x_BTD = jnp.where((pos_T < t)[:, None], self.embed(ids_BT), self.noise_scale * fresh_BTD)
-        visible_BTS = (pos_T <= t)[None, None, :]
-        x_BTD = self.trunk(x_BTD, pos_T[None], visible_BTS, w_BTD, noise.place_BTLD)
+        mask_BTS = (pos_T <= t)[None, None, :]
+        x_BTD, _ = self.trunk(
+            x_BTD, pos_T[None], mask_BTS, w_BTD=w_BTD, noise_BTLD=noise.place_BTLD
+        )
         return jax.lax.dynamic_index_in_dim(x_BTD, t, 1, keepdims=False)
 
     def _causal_inputs(self, ids_BT, place_BTLD):
@@ -212,12 +241,10 @@ class Critic(nn.Module):
             self.vocab_size, config.n_embd, dtype=config.dtype, embedding_init=init
         )
         self.join = dense(config, config.n_embd, None, bias=True, std=config.n_embd**-0.5)
-        self.blocks = [Block(config, name=f'block_{i}') for i in range(gan.n_critic_layer)]
+        self.blocks = make_blocks(config, gan.n_critic_layer)
         if gan.pooling == 'none':
             self.class_token = self.param('class_token', init, (config.n_embd,))
-        self.class_blocks = [
-            Block(config, name=f'class_block_{i}') for i in range(gan.n_class_layer)
-        ]
+        self.class_blocks = make_blocks(config, gan.n_class_layer, 'class_block')
         self.norm_final = norm(config, None)
         self.head = dense(config, 1, None, bias=True, std=config.n_embd**-0.5)
 
@@ -235,7 +262,7 @@ class Critic(nn.Module):
             pos_BS = jnp.arange(x_BSD.shape[1])[None]
             everything_BTS = jnp.ones((1, 1, x_BSD.shape[1]), bool)
             for block in blocks:
-                x_BSD = block(x_BSD, pos_BS, everything_BTS)
+                x_BSD, _ = block(x_BSD, pos_BS, everything_BTS)
             return x_BSD
 
         x_BSD = through(self.blocks, x_BSD)

@@ -11,7 +11,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from gptjax.models.decoder import Cache
+from gptjax.models.cache import Cache
 from gptjax.tasks.translation.decode import next_logits, slots_for, until_done
 from gptjax.tasks.translation.seq2seq import Seq2Seq
 

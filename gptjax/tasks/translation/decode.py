@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from gptjax.generation.rules import Rules, choose
-from gptjax.models.decoder import Cache
+from gptjax.models.cache import Cache
 from gptjax.tasks.translation.seq2seq import Memory, Seq2Seq
 
 

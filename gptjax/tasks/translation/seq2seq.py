@@ -1,9 +1,10 @@
-"""An encoder, and the decoder that looks at what it made of the source.
+"""An encoder, and a decoder whose blocks also attend to the encoder's output.
 
-The suffixes of names are those of `layers.py`; S is the time of the source.
+The suffixes of names are those of `models/block.py`; S is the source's time.
 """
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import flax.struct
@@ -12,49 +13,108 @@ import jax.numpy as jnp
 
 from gptjax.config import ModelConfig, TranslationConfig
 from gptjax.models.attention import Attention, attend
-from gptjax.models.block import Block, dense, norm, with_positions
-from gptjax.models.decoder import Cache, Decoder
+from gptjax.models.block import (
+    Block,
+    add_branch,
+    make_blocks,
+    norm,
+    position_table,
+    with_positions,
+)
+from gptjax.models.cache import Cache, LayerCache
+from gptjax.models.decoder import Decoder
+from gptjax.models.linear import dense
 
 
 @flax.struct.dataclass
 class Memory:
-    """What decoding needs of some source texts, computed once for each of them."""
+    """What decoding needs of source texts, computed once for each of them."""
 
     keys_values: tuple[tuple[jax.Array, jax.Array], ...]  # of each block, (B, N, S, H) each
-    visible_B1S: jax.Array  # bool; padding is not
+    mask_B1S: jax.Array  # bool; False for padding
     pointer_keys: jax.Array | None  # (B, 1, S, D), where tokens can be copied
     tokens_BS: jax.Array
 
 
+class CrossBlock(Block):
+    """A block that also attends to a source, after self-attention."""
+
+    def setup(self) -> None:
+        super().setup()
+        self.norm_cross, self.cross_attn = norm(self.config, None), Attention(self.config)
+
+    def __call__(
+        self,
+        x_BTD: jax.Array,
+        pos_BT: jax.Array,
+        mask_BTS: jax.Array | None = None,
+        cached: LayerCache | None = None,
+        *,
+        memory: tuple[jax.Array, jax.Array],
+        memory_mask_B1S: jax.Array,
+        train: bool = False,
+    ) -> tuple[jax.Array, LayerCache | None]:
+        """As `Block`, with the keys and values of a source, and which of them are not padding.
+
+        There may be several rows for each source (beams, samples), next to each other: they attend
+        to it as queries of one longer row.
+        """
+
+        def cross_attend(y_BTD: jax.Array) -> tuple[jax.Array, None]:
+            sources = len(memory_mask_B1S)
+            pos = pos_BT.reshape(sources, -1) if len(y_BTD) > sources else pos_BT
+            y = y_BTD.reshape(sources, -1, y_BTD.shape[-1])
+            mixed, _ = self.cross_attn(y, pos, memory_mask_B1S, memory=memory, train=train)
+            return mixed.reshape(y_BTD.shape), None
+
+        drop = functools.partial(self.dropout, deterministic=not train)
+        add = functools.partial(add_branch, self.config.norm_place, drop=drop)
+        x_BTD, cached = add(
+            x_BTD,
+            lambda y_BTD: self.attn(y_BTD, pos_BT, mask_BTS, cached, train=train),
+            norm_branch=self.norm_attn,
+        )
+        x_BTD, _ = add(x_BTD, cross_attend, norm_branch=self.norm_cross)
+        x_BTD, _ = add(x_BTD, lambda y_BTD: (self.mlp(y_BTD), None), norm_branch=self.norm_mlp)
+        return x_BTD, cached
+
+
+class CrossDecoder(Decoder):
+    """A decoder of `CrossBlock`s."""
+
+    def make_blocks(self) -> list[Block]:
+        """Blocks with cross-attention."""
+        return [CrossBlock(self.config, name=f'block_{i}') for i in range(self.config.n_layer)]
+
+    def cross_keys_values(
+        self, x_BSD: jax.Array, pos_BS: jax.Array
+    ) -> tuple[tuple[jax.Array, jax.Array], ...]:
+        """Keys and values of an encoded source, for the cross-attention of each block."""
+        return tuple(block.cross_attn.keys_values(x_BSD, pos_BS) for block in self.blocks)
+
+
 class Encoder(nn.Module):
-    """Blocks in which every token sees the whole text, but no padding."""
+    """Blocks in which every token attends to the whole text, but to no padding."""
 
     config: ModelConfig
     n_layer: int
 
-    def setup(self):
+    def setup(self) -> None:
         config = self.config
-        if config.position == 'learned':
-            self.embed_pos = nn.Embed(
-                config.block_size,
-                config.n_embd,
-                dtype=config.dtype,
-                embedding_init=nn.initializers.normal(0.02),
-            )
-        self.blocks = [Block(config, name=f'block_{i}') for i in range(self.n_layer)]
+        self.embed_pos = position_table(config)
+        self.blocks = make_blocks(config, self.n_layer)
         if config.norm_place != 'after':
             self.norm_final = norm(config, None)
         self.drop = nn.Dropout(config.dropout)
 
-    def __call__(self, x_BSD, visible_B1S, *, train: bool = False):
-        """Embedded tokens and which of them are no padding -> what is known of each, (B, S, D)."""
+    def __call__(self, x_BSD: jax.Array, mask_B1S: jax.Array, *, train: bool = False) -> jax.Array:
+        """Embedded tokens -> encoded tokens (B, S, D); the mask is False for padding."""
         config = self.config
         pos_BS = jnp.arange(x_BSD.shape[1])[None]
-        table = self.embed_pos if config.position == 'learned' else None
-        x_BSD = with_positions(config, x_BSD, pos_BS, table)
+        x_BSD = with_positions(config, x_BSD, pos_BS, self.embed_pos)
         x_BSD = self.drop(x_BSD, deterministic=not train)
         for block in self.blocks:
-            x_BSD = block(x_BSD, pos_BS, visible_B1S, train=train)
+            x_BSD, _ = block(x_BSD, pos_BS, mask_B1S, train=train)
         return x_BSD if config.norm_place == 'after' else self.norm_final(x_BSD)
 
 
@@ -66,10 +126,10 @@ class Seq2Seq(nn.Module):
     source_vocab_size: int
     target_vocab_size: int
 
-    def setup(self):
+    def setup(self) -> None:
         config, translation = self.config, self.translation
         self.encoder = Encoder(config, translation.n_encoder_layer or config.n_layer)
-        self.decoder = Decoder(config, self.target_vocab_size, cross=True)
+        self.decoder = CrossDecoder(config, self.target_vocab_size)
         if not translation.shared_vocab:
             self.embed_source = nn.Embed(
                 self.source_vocab_size,
@@ -82,37 +142,53 @@ class Seq2Seq(nn.Module):
             self.pointer = Attention(dataclasses.replace(config, n_head=1))
             self.gate = dense(config, 1, None, bias=True, std=0.0)
 
-    def __call__(self, source_BS, lengths_B, tokens_BT, *, train: bool = False):
-        """Teacher forcing: the logits (B, T, V) of the token after each of the target's.
+    def __call__(
+        self,
+        source_BS: jax.Array,
+        lengths_B: jax.Array,
+        tokens_BT: jax.Array,
+        *,
+        train: bool = False,
+    ) -> jax.Array:
+        """Logits (B, T, V) of the token after each of the given target's (teacher forcing).
 
         Args:
           source_BS: source token ids.
-          lengths_B: how many of each row are no padding.
-          tokens_BT: the target, from the token that begins it.
+          lengths_B: tokens of each source; the rest of its row is padding.
+          tokens_BT: the target, beginning with the token that begins every target.
           train: whether dropout is on; it then needs the random key 'dropout'.
         """
         memory = self.encode(source_BS, lengths_B, train=train)
         return self.decode(tokens_BT, None, None, memory, train=train)[0]
 
-    def encode(self, source_BS, lengths_B, *, train: bool = False) -> Memory:
+    def encode(self, source_BS: jax.Array, lengths_B: jax.Array, *, train: bool = False) -> Memory:
         """What `decode` needs of the source; arguments as in `__call__`."""
         embed = self.decoder.embed if self.translation.shared_vocab else self.embed_source
-        visible_B1S = (jnp.arange(source_BS.shape[1]) < lengths_B[:, None])[:, None]
-        x_BSD = self.encoder(embed(source_BS), visible_B1S, train=train)
+        mask_B1S = (jnp.arange(source_BS.shape[1]) < lengths_B[:, None])[:, None]
+        x_BSD = self.encoder(embed(source_BS), mask_B1S, train=train)
         pos_BS = jnp.arange(source_BS.shape[1])[None]
         pointer_keys = self.pointer.keys(x_BSD, pos_BS) if self.translation.copy else None
         keys_values = self.decoder.cross_keys_values(x_BSD, pos_BS)
-        return Memory(keys_values, visible_B1S, pointer_keys, source_BS)
+        return Memory(keys_values, mask_B1S, pointer_keys, source_BS)
 
     def decode(
-        self, tokens_BT, pos_BT, cache: Cache | None, memory: Memory, *, train: bool = False
-    ):
-        """As `Decoder.__call__`, with the memory of the source besides.
+        self,
+        tokens_BT: jax.Array,
+        pos_BT: jax.Array | None,
+        cache: Cache | None,
+        memory: Memory,
+        *,
+        train: bool = False,
+    ) -> tuple[jax.Array, Cache | None]:
+        """As `Decoder.__call__`, with an encoded source.
 
-        There may be several rows for each of the memory's, next to each other (beams, samples).
+        There may be several rows for each source, next to each other (beams, samples).
         """
-        others = [(*keys_values, memory.visible_B1S) for keys_values in memory.keys_values]
-        x_BTD, cache = self.decoder.hidden(tokens_BT, pos_BT, cache, others, train=train)
+        extra = [
+            {'memory': keys_values, 'memory_mask_B1S': memory.mask_B1S}
+            for keys_values in memory.keys_values
+        ]
+        x_BTD, cache = self.decoder.hidden(tokens_BT, pos_BT, cache, extra=extra, train=train)
         logits_BTV = self.decoder.logits(x_BTD)
         if self.translation.copy:
             if pos_BT is None:
@@ -120,7 +196,9 @@ class Seq2Seq(nn.Module):
             logits_BTV = self._or_copy(logits_BTV, x_BTD, pos_BT, memory)
         return logits_BTV, cache
 
-    def _or_copy(self, logits_BTV, x_BTD, pos_BT, memory: Memory):
+    def _or_copy(
+        self, logits_BTV: jax.Array, x_BTD: jax.Array, pos_BT: jax.Array, memory: Memory
+    ) -> jax.Array:
         """Mixes in a distribution over the source's tokens (See et al., 2017,
         https://arxiv.org/abs/1704.04368): attention whose values are the tokens themselves.
         """
@@ -131,7 +209,7 @@ class Seq2Seq(nn.Module):
             self.pointer.queries(x_BTD.reshape(b, -1, x_BTD.shape[-1]), pos),
             memory.pointer_keys,
             jax.nn.one_hot(memory.tokens_BS, v, dtype=x_BTD.dtype)[:, None],
-            memory.visible_B1S[:, None],
+            memory.mask_B1S[:, None],
             sow_weights=lambda weights: self.sow('intermediates', 'pointer_B1TS', weights),
         )
         share_BT1 = nn.sigmoid(self.gate(x_BTD).astype(jnp.float32))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gptjax.config import GanConfig, ModelConfig
-from gptjax.models.decoder import Cache
+from gptjax.models.cache import Cache
 from gptjax.tasks.gan import from_noise
 from gptjax.tasks.gan.losses import critic_loss, generator_loss, gradient_penalty
 from gptjax.tasks.gan.model import Critic, Generator, Noise, draw_noise

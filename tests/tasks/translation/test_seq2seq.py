@@ -13,7 +13,7 @@ from gptjax.config import ModelConfig, TranslationConfig
 from gptjax.errors import UserError
 from gptjax.generation.rules import Rules
 from gptjax.models.attention import Attention
-from gptjax.models.decoder import Cache
+from gptjax.models.cache import Cache
 from gptjax.tasks.translation.decode import translate
 from gptjax.tasks.translation.seq2seq import Seq2Seq
 
