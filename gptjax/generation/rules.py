@@ -1,100 +1,155 @@
-"""Rules on logits. Each takes (B, V) float32 logits and returns them changed; they compose.
+"""Rules on logits. Each takes float32 logits (B, V) and returns them changed; they compose.
 
-A token that a rule forbids gets minus infinity. Every rule keeps the likeliest token.
+A token that a rule forbids gets -infinity. Every rule keeps the likeliest token. All values are
+arrays with one entry for each row, neutral where a row does not want the rule, so requests with
+different rules share one compiled program.
 """
+
+import dataclasses
+from collections.abc import Sequence
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gptjax.config import SampleConfig
 
 
-@flax.struct.dataclass
+@dataclasses.dataclass(frozen=True)
 class Rules:
-    """Which rules apply. Changing a value does not recompile, since it is traced; presence does."""
+    """The rules of one request; the defaults are plain sampling from the model's softmax."""
 
-    temperature: float | None = None  # None is greedy
-    top_p: float | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    top_k: int | None = flax.struct.field(pytree_node=False, default=None)  # a shape: static
-    # Ids that are never drawn.
-    hidden: tuple[int, ...] = flax.struct.field(pytree_node=False, default=())
+    temperature: float = 1.0  # 0 is greedy
+    top_k: int = 0  # 0 is off
+    top_p: float = 1.0  # 1 is off
+    min_p: float = 0.0  # 0 is off
+    repetition_penalty: float = 1.0  # 1 is off
 
     @classmethod
-    def from_config(cls, config: SampleConfig, hidden: tuple[int, ...] = ()) -> 'Rules':
-        """The rules that are not switched off."""
+    def from_config(cls, config: SampleConfig) -> 'Rules':
+        """The rules of the knobs of `sample`."""
+        return cls(**{field.name: getattr(config, field.name) for field in dataclasses.fields(cls)})
+
+
+@flax.struct.dataclass
+class RowRules:
+    """The rules of several rows, and which kinds of work any of them needs.
+
+    Work that no row needs is skipped when the program runs; the program is the same.
+    """
+
+    temperature_B: np.ndarray
+    top_k_B: np.ndarray
+    top_p_B: np.ndarray
+    min_p_B: np.ndarray
+    repetition_penalty_B: np.ndarray
+    draws: np.bool_  # a row is not greedy
+    adjusts: np.bool_  # a row has another rule than the temperature
+    truncates: np.bool_  # a row has top-k or top-p, which sort the vocabulary
+
+    @classmethod
+    def of(cls, rows: Sequence[Rules]) -> 'RowRules':
+        """The rules of rows as arrays."""
+
+        def array(name: str, dtype: type = np.float32) -> np.ndarray:
+            return np.array([getattr(rules, name) for rules in rows], dtype)
+
+        top_k_B, top_p_B = array('top_k', np.int32), array('top_p')
+        min_p_B, penalty_B = array('min_p'), array('repetition_penalty')
+        truncates = np.bool_(top_k_B.any() or (top_p_B < 1).any())
+        temperature_B = array('temperature')
         return cls(
-            hidden=hidden,
-            temperature=config.temperature or None,
-            top_p=config.top_p if config.top_p < 1 else None,
-            min_p=config.min_p or None,
-            repetition_penalty=(
-                config.repetition_penalty if config.repetition_penalty != 1 else None
-            ),
-            top_k=config.top_k or None,
+            temperature_B,
+            np.where(top_k_B > 0, top_k_B, np.iinfo(np.int32).max),
+            top_p_B,
+            min_p_B,
+            penalty_B,
+            draws=np.bool_(temperature_B.any()),
+            adjusts=np.bool_(truncates or min_p_B.any() or (penalty_B != 1).any()),
+            truncates=truncates,
         )
 
 
-def choose(logits_BV, rules: Rules, gumbel_BV, seen_BV):
-    """Draws one token a row by the rules.
+def choose(
+    logits_BV: jax.Array, rules: RowRules, gumbel_BV: jax.Array, seen_BV: jax.Array
+) -> jax.Array:
+    """Draws one token for each row.
+
+    The rules apply in this order: repetition penalty, temperature, top-k, top-p, min-p. The
+    likeliest token after Gumbel noise is added is a draw from the softmax (Gumbel, 1954).
 
     Args:
-      logits_BV: of the model, in any float type.
-      rules: what to apply, in this order: hidden tokens, repetition penalty, temperature, top-k,
-        top-p, min-p.
-      gumbel_BV: noise; the likeliest token after adding it is a draw (Gumbel, 1954). None is fine
-        where nothing is drawn.
+      logits_BV: float32, of the model.
+      rules: what to apply in each row.
+      gumbel_BV: noise, not used in greedy rows.
       seen_BV: True for the tokens that the row already has.
 
     Returns:
       (B,) int32.
     """
-    logits_BV = logits_BV.astype(jnp.float32)
-    if rules.hidden:
-        logits_BV = logits_BV.at[:, rules.hidden].set(-jnp.inf)
-    if rules.repetition_penalty is not None:
-        logits_BV = penalize_repetition(logits_BV, seen_BV, rules.repetition_penalty)
-    if rules.temperature is None:
-        return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
-    # Relative to the likeliest, so that a tiny temperature gives minus and never plus infinity.
-    logits_BV = (logits_BV - jnp.max(logits_BV, -1, keepdims=True)) / rules.temperature
-    if rules.top_k is not None:
-        logits_BV = top_k(logits_BV, rules.top_k)
-    if rules.top_p is not None:
-        logits_BV = top_p(logits_BV, rules.top_p)
-    if rules.min_p is not None:
-        logits_BV = min_p(logits_BV, rules.min_p)
-    return jnp.argmax(logits_BV + gumbel_BV, axis=-1).astype(jnp.int32)
+
+    def adjusted(logits_BV: jax.Array) -> jax.Array:
+        logits_BV = penalize_repetition(logits_BV, seen_BV, rules.repetition_penalty_B)
+        logits_BV = scaled(logits_BV)
+        logits_BV = jax.lax.cond(
+            rules.truncates,
+            lambda x_BV: truncate(x_BV, rules.top_k_B, rules.top_p_B),
+            lambda x_BV: x_BV,
+            logits_BV,
+        )
+        return min_p(logits_BV, rules.min_p_B)
+
+    def scaled(logits_BV: jax.Array) -> jax.Array:
+        # Relative to the likeliest: a tiny temperature then gives -infinity, never +infinity.
+        logits_BV -= jnp.max(logits_BV, -1, keepdims=True)
+        temperature_B = rules.temperature_B
+        return logits_BV / jnp.where(temperature_B > 0, temperature_B, 1)[:, None]
+
+    logits_BV = jax.lax.cond(rules.adjusts, adjusted, scaled, logits_BV)
+    noisy_BV = logits_BV + jnp.where(rules.temperature_B[:, None] > 0, gumbel_BV, 0)
+    return jnp.argmax(noisy_BV, axis=-1).astype(jnp.int32)
 
 
-def top_k(logits_BV, k: int):
-    """Keeps the k likeliest tokens; of equal ones, those with lower ids, as argmax does."""
-    _, kept_BK = jax.lax.top_k(logits_BV, min(k, logits_BV.shape[-1]))
-    rows_B1 = jnp.arange(len(logits_BV))[:, None]
-    keep_BV = jnp.zeros(logits_BV.shape, bool).at[rows_B1, kept_BK].set(True)
-    return jnp.where(keep_BV, logits_BV, -jnp.inf)
+def truncate(logits_BV: jax.Array, k_B: jax.Array, p_B: jax.Array) -> jax.Array:
+    """Top-k, then top-p (Holtzman et al., 2019, https://arxiv.org/abs/1904.09751).
 
-
-def top_p(logits_BV, p):
-    """Keeps the likeliest tokens until their probability reaches p (Holtzman et al., 2019)."""
+    Keeps the k likeliest tokens (of equal ones those with lower ids, as argmax does), and of these
+    the likeliest until their probability reaches p.
+    """
     order_BV = jnp.argsort(logits_BV, axis=-1, descending=True)
-    probs_BV = jax.nn.softmax(jnp.take_along_axis(logits_BV, order_BV, axis=-1))
+    rank_V = jnp.arange(logits_BV.shape[1])
+    among_k_BV = rank_V < k_B[:, None]
+    sorted_BV = jnp.where(among_k_BV, jnp.take_along_axis(logits_BV, order_BV, axis=-1), -jnp.inf)
+    probs_BV = jax.nn.softmax(sorted_BV)
     before_BV = jnp.cumsum(probs_BV, axis=-1) - probs_BV
-    rank_BV = jnp.argsort(order_BV, axis=-1)
-    # The likeliest one in any case: a tiny p is zero in float32.
-    keep_BV = jnp.take_along_axis(before_BV < p, rank_BV, axis=-1) | (rank_BV == 0)
+    # The likeliest token in any case, since a tiny p is zero in float32; and all of them with p=1,
+    # where rounding may bring the sum of the others to 1.
+    among_p_BV = (before_BV < p_B[:, None]) | (rank_V == 0) | (p_B[:, None] >= 1)
+    rank_of_token_BV = jnp.argsort(order_BV, axis=-1)
+    keep_BV = jnp.take_along_axis(among_k_BV & among_p_BV, rank_of_token_BV, axis=-1)
     return jnp.where(keep_BV, logits_BV, -jnp.inf)
 
 
-def min_p(logits_BV, p):
+def min_p(logits_BV: jax.Array, p_B: jax.Array) -> jax.Array:
     """Drops tokens below p times the likeliest's probability (Nguyen et al., 2024)."""
-    lowest_B1 = jnp.max(logits_BV, axis=-1, keepdims=True) + jnp.minimum(jnp.log(p), 0)
+    lowest_B1 = jnp.max(logits_BV, axis=-1, keepdims=True) + jnp.minimum(jnp.log(p_B), 0)[:, None]
     return jnp.where(logits_BV >= lowest_B1, logits_BV, -jnp.inf)
 
 
-def penalize_repetition(logits_BV, seen_BV, penalty):
-    """Divides positive logits of seen tokens by the penalty, multiplies negative (CTRL, 2019)."""
-    weaker_BV = jnp.where(logits_BV > 0, logits_BV / penalty, logits_BV * penalty)
+def penalize_repetition(
+    logits_BV: jax.Array, seen_BV: jax.Array, penalty_B: jax.Array
+) -> jax.Array:
+    """Weakens seen tokens: logits above zero are divided by the penalty, others multiplied.
+
+    From CTRL (Keskar et al., 2019, https://arxiv.org/abs/1909.05858).
+    """
+    penalty_B1 = penalty_B[:, None]
+    weaker_BV = jnp.where(logits_BV > 0, logits_BV / penalty_B1, logits_BV * penalty_B1)
     return jnp.where(seen_BV, weaker_BV, logits_BV)
+
+
+def gumbel_noise(key_B: jax.Array, count_B: jax.Array, vocab_size: int) -> jax.Array:
+    """Gumbel noise (B, V): a function of each row's key and of how many tokens it has drawn."""
+    draw = jax.vmap(lambda key, n: jax.random.gumbel(jax.random.fold_in(key, n), (vocab_size,)))
+    return draw(key_B, count_B)

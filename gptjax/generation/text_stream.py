@@ -9,7 +9,9 @@ from gptjax.text.tokenizers import Tokenizer
 class TextStream:
     """Turns the ids of one text into pieces that are safe to print."""
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), after: int | None = None):
+    def __init__(
+        self, tokenizer: Tokenizer, stop: Sequence[str] = (), after: int | None = None
+    ) -> None:
         """Begins a text, after the last token of its prompt."""
         self.ended = False  # by a stop string or the token that ends a document
         self._tokenizer = tokenizer
@@ -17,6 +19,11 @@ class TextStream:
         self._decoder = codecs.getincrementaldecoder('utf-8')('replace')
         self._stop = tuple(stop)
         self._unsaid = ''
+
+    @property
+    def has_stop(self) -> bool:
+        """Whether there are stop strings."""
+        return bool(self._stop)
 
     def push(self, ids: Iterable[int]) -> str:
         """The text that these ids complete; may be empty. What follows the end is dropped."""

@@ -1,6 +1,6 @@
 """Attention: one function for training, prefill and decoding.
 
-The suffixes of names are those of `block.py`.
+The suffixes of names are those of `block.py`; X is rows and heads, as two axes or as one.
 """
 
 import functools
@@ -26,36 +26,38 @@ def causal_mask(pos_BT: jax.Array, key_pos_BS: jax.Array) -> jax.Array:
 
 
 def attend(
-    q_BNTH: jax.Array,
-    k_BNSH: jax.Array,
-    v_BNSH: jax.Array,
-    mask_BNTS: jax.Array,
+    q_XTH: jax.Array,
+    k_XSH: jax.Array,
+    v_XSH: jax.Array,
+    mask_XTS: jax.Array,
+    *,
     drop_weights: Callable | None = None,
     sow_weights: Callable | None = None,
 ) -> jax.Array:
     """Scaled dot-product attention (Vaswani et al., 2017, https://arxiv.org/abs/1706.03762).
 
     Args:
-      q_BNTH, k_BNSH, v_BNSH: queries, keys and values in the compute type.
-      mask_BNTS: True where a query may attend to a key (N may be 1); a row without any key gives
-        the mean of all values.
+      q_XTH, k_XSH, v_XSH: queries, keys and values in the compute type. X is rows and heads: two
+        axes, or one (M = B x N).
+      mask_XTS: True where a query may attend to a key; a row without any key gives the mean of all
+        values.
       drop_weights: applied to the weights, for example a dropout layer.
-      sow_weights: receives the weights (B, N, T, S), to look inside.
+      sow_weights: receives the weights (X, T, S), to look inside.
 
     Returns:
-      (B, N, T, H) in the type of the values.
+      (X, T, H) in the type of the values.
     """
-    scores_BNTS = jnp.einsum(
-        'BNTH,BNSH->BNTS', q_BNTH, k_BNSH, preferred_element_type=jnp.float32
-    ) * (q_BNTH.shape[-1] ** -0.5)
+    scores_XTS = jnp.einsum(
+        '...TH,...SH->...TS', q_XTH, k_XSH, preferred_element_type=jnp.float32
+    ) * (q_XTH.shape[-1] ** -0.5)
     lowest = jnp.finfo(jnp.float32).min
-    weights_BNTS = nn.softmax(jnp.where(mask_BNTS, scores_BNTS, lowest))
+    weights_XTS = nn.softmax(jnp.where(mask_XTS, scores_XTS, lowest))
     if sow_weights is not None:
-        sow_weights(weights_BNTS)
-    weights_BNTS = weights_BNTS.astype(v_BNSH.dtype)
+        sow_weights(weights_XTS)
+    weights_XTS = weights_XTS.astype(v_XSH.dtype)
     if drop_weights is not None:
-        weights_BNTS = drop_weights(weights_BNTS)
-    return jnp.einsum('BNTS,BNSH->BNTH', weights_BNTS, v_BNSH)
+        weights_XTS = drop_weights(weights_XTS)
+    return jnp.einsum('...TS,...SH->...TH', weights_XTS, v_XSH)
 
 
 def why_not_cudnn(config: ModelConfig, train: bool) -> str:
@@ -175,9 +177,6 @@ class Attention(nn.Module):
         if memory is None:
             memory = self.keys_values(x_BTD, pos_BT, value_BTD)
         k_BNSH, v_BNSH = memory
-        if cached is not None:
-            cached = cached.write(k_BNSH, v_BNSH)
-            k_BNSH, v_BNSH = cached.read(config.n_head)
         looked_into = self.is_initializing() or self.is_mutable_collection('intermediates')
         if mask_BTS is None and not looked_into and uses_cudnn(config, train):
             qkv_BTNH = (x_BNTH.swapaxes(1, 2) for x_BNTH in (q_BNTH, k_BNSH, v_BNSH))
@@ -186,12 +185,16 @@ class Attention(nn.Module):
         if mask_BTS is None:
             in_order_1T = jnp.arange(x_BTD.shape[1])[None]
             mask_BTS = causal_mask(in_order_1T, in_order_1T)
-        y_BNTH = attend(
-            q_BNTH,
-            k_BNSH,
-            v_BNSH,
-            mask_BTS[:, None],
+        if cached is None:
+            inputs = q_BNTH, k_BNSH, v_BNSH, mask_BTS[:, None]
+        else:
+            cached = cached.write(k_BNSH, v_BNSH)
+            q_MTH = q_BNTH.reshape(-1, *q_BNTH.shape[2:])
+            mask_MTS = jnp.repeat(mask_BTS, config.n_head, axis=0)
+            inputs = q_MTH, cached.k_MSH, cached.v_MSH, mask_MTS
+        y_XTH = attend(
+            *inputs,
             drop_weights=functools.partial(self.drop, deterministic=not train),
             sow_weights=functools.partial(self.sow, 'intermediates', 'weights_BNTS'),
         )
-        return self.out(y_BNTH.swapaxes(1, 2)), cached
+        return self.out(y_XTH.reshape(q_BNTH.shape).swapaxes(1, 2)), cached

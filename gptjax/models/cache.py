@@ -28,12 +28,6 @@ class LayerCache:
             v_MSH=_write(self.v_MSH, v_BNTH.reshape(-1, *v_BNTH.shape[2:]), self.slot),
         )
 
-    def read(self, n_head: int) -> tuple[jax.Array, jax.Array]:
-        """All keys and values, (B, N, S, H) each."""
-        k_MSH, v_MSH = self.k_MSH, self.v_MSH
-        shape = (-1, n_head, *k_MSH.shape[1:])
-        return k_MSH.reshape(shape), v_MSH.reshape(shape)
-
 
 @flax.struct.dataclass
 class Cache:
@@ -56,10 +50,13 @@ class Cache:
     def empty(cls, config: ModelConfig, batch_size: int, slots: int) -> 'Cache':
         """A cache in which no slot is written."""
         shape = (batch_size * config.n_head, slots, config.n_embd // config.n_head)
-        layers = tuple(jnp.zeros(shape, config.dtype) for _ in range(config.n_layer))
+        # Arrays of their own for keys and values: a buffer can be donated only once.
+        k_MSH, v_MSH = (
+            tuple(jnp.zeros(shape, config.dtype) for _ in range(config.n_layer)) for _ in range(2)
+        )
         pos_BS = jnp.full((batch_size, slots), NO_POSITION)
         tokens_BS = jnp.zeros_like(pos_BS) if config.ngram > 1 else None
-        return cls(layers, layers, pos_BS, tokens_BS, jnp.int32(0))
+        return cls(k_MSH, v_MSH, pos_BS, tokens_BS, jnp.int32(0))
 
     def layer(self, i: int) -> LayerCache:
         """The part of layer i."""

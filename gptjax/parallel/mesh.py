@@ -75,7 +75,9 @@ class Layout:
         """Host arrays (this process's rows) -> device arrays, split along the axis of the rows."""
         sharding = NamedSharding(self.mesh, P(*[None] * axis, ('data', 'fsdp')))
         if jax.process_count() == 1:
-            return jax.device_put(batch, sharding)
+            whole = NamedSharding(self.mesh, P())  # Scalars have no rows.
+            shardings = jax.tree.map(lambda x: sharding if np.ndim(x) > axis else whole, batch)
+            return jax.device_put(batch, shardings)
         return jax.tree.map(
             lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch
         )

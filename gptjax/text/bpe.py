@@ -27,7 +27,7 @@ class BpeTokenizer:
 
     data: str  # the tokenizer in the JSON form of Hugging Face
     kind: ClassVar[str] = 'bpe'
-    hidden: ClassVar[tuple[int, ...]] = ()
+    banned: ClassVar[tuple[int, ...]] = ()
     unknown: ClassVar[None] = None
 
     @classmethod

@@ -22,7 +22,7 @@ class CharTokenizer:
     characters: str
     ends: bool = False  # whether there is a token that ends a document
     kind: ClassVar[str] = 'char'
-    hidden: ClassVar[tuple[int, ...]] = ()
+    banned: ClassVar[tuple[int, ...]] = ()
     unknown: ClassVar[None] = None
 
     @classmethod
@@ -93,7 +93,7 @@ class ByteTokenizer:
 
     ends: bool = False
     kind: ClassVar[str] = 'byte'
-    hidden: ClassVar[tuple[int, ...]] = ()
+    banned: ClassVar[tuple[int, ...]] = ()
     unknown: ClassVar[None] = None
 
     @classmethod

@@ -19,7 +19,7 @@ class Tokenizer(Protocol):
     """What all tokenizers can do. They are frozen dataclasses, so they can be compared."""
 
     kind: ClassVar[str]
-    hidden: ClassVar[tuple[int, ...]]  # ids that are never generated
+    banned: ClassVar[tuple[int, ...]]  # ids that are never generated
     unknown: ClassVar[int | None]  # the id of what the vocabulary lacks, if there is one
 
     @property

@@ -35,7 +35,7 @@ class WordTokenizer:
     counts: tuple[int, ...]  # how often each occurred where the vocabulary was learnt
     close: tuple[int, ...]
     kind: ClassVar[str] = 'word'
-    hidden: ClassVar[tuple[int, ...]] = (PAD, START, UNKNOWN)
+    banned: ClassVar[tuple[int, ...]] = (PAD, START, UNKNOWN)
     end: ClassVar[int] = END
     unknown: ClassVar[int] = UNKNOWN
 

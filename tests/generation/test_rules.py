@@ -8,12 +8,12 @@ from scipy import stats
 
 from gptjax.config import SampleConfig
 from gptjax.generation.rules import (
+    RowRules,
     Rules,
     choose,
     min_p,
     penalize_repetition,
-    top_k,
-    top_p,
+    truncate,
 )
 
 PROBS = jnp.array([[0.05, 0.4, 0.15, 0.3, 0.1]])
@@ -24,8 +24,21 @@ def kept(logits_BV):
     return set(np.flatnonzero(np.isfinite(logits_BV[0])))
 
 
+def each(value, dtype=np.float32):
+    """The value of a rule for a single row."""
+    return jnp.array([value], dtype)
+
+
+def top_k(logits_BV, k):
+    return truncate(logits_BV, jnp.full(len(logits_BV), k), jnp.ones(len(logits_BV)))
+
+
+def top_p(logits_BV, p):
+    return truncate(logits_BV, each(99, np.int32), each(p))
+
+
 def draw(config: SampleConfig, n: int, logits_BV=LOGITS, seed=0):
-    rules = Rules.from_config(config)
+    rules = RowRules.of([Rules.from_config(config)] * n)
     logits_BV = jnp.broadcast_to(logits_BV, (n, logits_BV.shape[1]))
     noise = jax.random.gumbel(jax.random.key(seed), logits_BV.shape)
     return np.asarray(jax.jit(choose)(logits_BV, rules, noise, jnp.zeros(logits_BV.shape, bool)))
@@ -61,7 +74,7 @@ def test_top_p_is_the_smallest_set_that_reaches_p(p, expected):
     ('p', 'expected'), [(0.5, {1, 3}), (1.0, {1}), (0.9, {1}), (0.2, {1, 2, 3, 4})]
 )
 def test_min_p_is_relative_to_the_likeliest(p, expected):
-    assert kept(min_p(LOGITS, p)) == expected
+    assert kept(min_p(LOGITS, each(p))) == expected
 
 
 def test_rules_keep_the_logits_of_what_they_keep():
@@ -71,14 +84,14 @@ def test_rules_keep_the_logits_of_what_they_keep():
 def test_repetition_penalty_weakens_what_was_seen():
     logits_BV = jnp.array([[2.0, -2.0, 2.0, -2.0]])
     seen_BV = jnp.array([[True, True, False, False]])
-    np.testing.assert_allclose(penalize_repetition(logits_BV, seen_BV, 2.0), [[1, -4, 2, -2]])
+    np.testing.assert_allclose(penalize_repetition(logits_BV, seen_BV, each(2.0)), [[1, -4, 2, -2]])
 
 
 @pytest.mark.parametrize('config', [{'temperature': 0.0}, {'top_k': 1}, {'temperature': 1e-30}])
 def test_greedy_three_ways(config):
     logits_BV = jax.random.normal(jax.random.key(7), (50, 9))
     expected = np.argmax(logits_BV, axis=1)
-    rules = Rules.from_config(SampleConfig(**{'temperature': 1.0, **config}))
+    rules = RowRules.of([Rules(**config)] * 50)
     noise = jax.random.gumbel(jax.random.key(0), (50, 9))
     drawn = choose(logits_BV, rules, noise, jnp.zeros(logits_BV.shape, bool))
     np.testing.assert_array_equal(drawn, expected)
@@ -110,14 +123,25 @@ def test_frequencies_follow_the_softmax(config, expected):
     assert chi_square.pvalue > 1e-3
 
 
-def test_changing_a_value_does_not_recompile():
+def test_requests_of_any_mix_share_one_program_and_do_not_disturb_each_other():
+    mixes = [
+        Rules(),
+        Rules(temperature=0.0),
+        Rules(top_k=2, temperature=0.7),
+        Rules(top_p=0.6),
+        Rules(min_p=0.3, repetition_penalty=1.4),
+    ]
+    logits_BV = jax.random.normal(jax.random.key(1), (5, 9))
+    noise_BV = jax.random.gumbel(jax.random.key(2), (5, 9))
+    seen_BV = jax.random.bernoulli(jax.random.key(3), 0.5, (5, 9))
     traces = []
 
     @jax.jit
     def counted(rules):
         traces.append(1)
-        return choose(LOGITS, rules, jnp.zeros_like(LOGITS), None)
+        return choose(logits_BV, rules, noise_BV, seen_BV)
 
-    for temperature in (0.5, 0.7, 0.9):
-        counted(Rules.from_config(SampleConfig(temperature=temperature, top_p=0.9)))
+    together = counted(RowRules.of(mixes))
+    for i, rules in enumerate(mixes):
+        assert counted(RowRules.of([rules] * 5))[i] == together[i]
     assert len(traces) == 1

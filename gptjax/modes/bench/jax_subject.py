@@ -69,20 +69,19 @@ class JaxSubject:
     def generate(self, batch_size: int, tokens: int, texts: int) -> float:
         """Seconds to sample some texts, one after the other, after a prompt of one token."""
         from gptjax.config import SampleConfig
-        from gptjax.generation import sample
+        from gptjax.generation.engine import generate
 
-        params, put = self.task.place(self.state.params, batch_size)
-        self._jax.block_until_ready(params)
         config = SampleConfig(
             max_new_tokens=tokens,
             temperature=1.0,
             num_samples=batch_size,
-            chunk=self.task.config.sample.chunk,
         )
-        prompts = [np.zeros(1, np.int32)]
+        chunk = min(self.task.config.sample.chunk, tokens)
+        engine = self.task.engine(self.state.params, batch_size, chunk)
+        self._jax.block_until_ready(self.state.params)
         began = time.perf_counter()
         for _ in range(texts):
-            sample.generate(self.task.model, params, prompts, config, put=put)
+            generate(engine, [np.zeros(1, np.int32)], config)
         return time.perf_counter() - began
 
     def about(self) -> dict:

@@ -1,7 +1,7 @@
 """Sentences from noise: the generator and its critic, after an older system (docs/gan.md).
 
-The suffixes of names are those of `models/block.py`. A row of T ids is <START> words <END> <PAD>...; the
-players deal with what follows <START>, so there S = T - 1.
+The suffixes of names are those of `models/block.py`. A row of T ids is <START> words <END> and
+<PAD>; generator and critic work on what follows <START>, so there S = T - 1.
 """
 
 import dataclasses

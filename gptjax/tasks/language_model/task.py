@@ -9,13 +9,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from gptjax.config import Config, MeshConfig, SampleConfig
 from gptjax.config.schema import flatten
 from gptjax.errors import UserError
-from gptjax.generation import sample
-from gptjax.generation.text_stream import TextStream
+from gptjax.generation.engine import Engine
+from gptjax.generation.rules import Rules
 from gptjax.models import lora
 from gptjax.models.bigram import Bigram
 from gptjax.models.decoder import Decoder
@@ -183,29 +182,35 @@ class LanguageModel(LossTask):
           UnknownTextError: the vocabulary lacks a part of a prompt.
         """
         ids = [encode_prompt(prompt, self.tokenizer, self.config.data) for prompt in prompts]
-        texts = [
-            TextStream(self.tokenizer, config.stop, prompt_ids[-1])
-            for prompt_ids in ids
-            for _ in range(config.num_samples)
-        ]
-        stopped_B = np.zeros(len(texts), bool)
-        params, put = self.place(params, len(texts))
+        rows = len(ids) * config.num_samples
+        engine = self.engine(params, rows, chunk=min(config.chunk, config.max_new_tokens))
+        for prompt_ids in ids:
+            for number in range(config.num_samples):
+                engine.submit(
+                    prompt_ids,
+                    Rules.from_config(config),
+                    seed=config.seed,
+                    sample=number,
+                    max_new_tokens=config.max_new_tokens,
+                    stop=config.stop,
+                )
 
         def pieces():
-            hidden = self.tokenizer.hidden
-            for new in sample.stream(self.model, params, ids, config, stopped_B, put, hidden):
-                yield [text.push(new_ids) for text, new_ids in zip(texts, new, strict=True)]
-                stopped_B[:] = [text.ended for text in texts]
-            yield [text.finish() for text in texts]
+            while engine.busy:
+                texts = [''] * rows
+                for piece in engine.step():
+                    texts[piece.id] = piece.text
+                yield texts
 
         return pieces()
 
-    def place(self, params: dict, rows: int) -> tuple[dict, Callable[[Any], Any]]:
-        """The parameters and the `put` with which `sample.stream` splits rows over the devices."""
+    def engine(self, params: dict, rows: int, chunk: int) -> Engine:
+        """An engine for this model, with `rows` rows split over the devices."""
         layout = Layout(MeshConfig(), rows)
-        # A jitted function takes host arrays of a single row to the device sooner than `put` can.
-        params = self.variables(params)
-        return layout.copy(params), layout.put if layout.rows > 1 else lambda arrays: arrays
+        params = layout.copy(self.variables(params))
+        return Engine(
+            self.model, params, rows=rows, chunk=chunk, tokenizer=self.tokenizer, layout=layout
+        )
 
     def fingerprint(self) -> dict[str, Any]:
         """What has to be the same for a run to be continued."""

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from gptjax.models.cache import Cache
-from gptjax.tasks.translation.decode import next_logits, slots_for, until_done
+from gptjax.tasks.translation.decode import Decoding, next_logits, until_done
 from gptjax.tasks.translation.seq2seq import Seq2Seq
 
 
@@ -29,50 +29,47 @@ class _Beam:
     closed_B: jax.Array  # sources that nothing is added to any more
 
 
-def length_norm(length, penalty: float):
+def length_norm(length: jax.Array, penalty: float) -> jax.Array:
     """What a log-probability is divided by (Wu et al., 2016, https://arxiv.org/abs/1609.08144)."""
     return ((5.0 + length) / 6.0) ** penalty
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4, 5, 6, 7, 9))
+@functools.partial(jax.jit, static_argnames=('model', 'width', 'decoding'))
 def beam_search(
     model: Seq2Seq,
-    params,
-    source_BS,
-    lengths_B,
-    end: int,
+    params: dict,
+    source_BS: jax.Array,
+    *,
+    lengths_B: jax.Array,
     width: int,
-    limit: int,
-    chunk: int,
-    penalty=0.6,
-    hidden: tuple[int, ...] = (),
-):
+    decoding: Decoding,
+    penalty: float = 0.6,
+) -> tuple[jax.Array, jax.Array]:
     """The `width` best targets of each source that were found, best first.
+
+    A hypothesis that reaches the limit counts as finished.
 
     Args:
       model: with its variables `params`.
-      source_BS, lengths_B: source token ids, and how many of each row are no padding.
-      end: the token that begins and ends a target; what follows it in a row is this token too.
+      source_BS: source token ids.
+      lengths_B: tokens of each source; the rest of its row is padding.
       width: hypotheses that are followed at a time.
-      limit: tokens of a target, at most block_size; one that gets there is taken as it is.
-      chunk: steps between two looks at whether all are done.
+      decoding: the end token and the limits; what follows the end token is that token again.
       penalty: the exponent of `length_norm`.
-      hidden: ids that are never chosen.
 
     Returns:
-      token ids (B, width, limit) and scores (B, width).
+      Token ids (B, width, limit) and scores (B, width).
     """
     b, k, v = len(source_BS), width, model.target_vocab_size
-    slots = slots_for(limit, chunk)
+    end, limit, slots = decoding.end, decoding.limit, decoding.slots
     memory = model.apply(params, source_BS, lengths_B, method='encode')
 
-    def step(beam: _Beam, t):
+    def step(beam: _Beam, t: jax.Array) -> _Beam:
         last_BK = jnp.where(t == 0, end, beam.live_BKT[:, :, jnp.maximum(t - 1, 0)])
-        logits_RV, cache = next_logits(model, params, last_BK.reshape(-1), t, beam.cache, memory)
-        logits_RV = logits_RV[:, :v]
-        if hidden:
-            logits_RV = logits_RV.at[:, hidden].set(-jnp.inf)
-        log_probs_BKV = jax.nn.log_softmax(logits_RV).reshape(b, k, v)
+        logits_RV, cache = next_logits(
+            model, params, last_BK.reshape(-1), t=t, cache=beam.cache, memory=memory
+        )
+        log_probs_BKV = jax.nn.log_softmax(decoding.ban(logits_RV)).reshape(b, k, v)
         scores = (beam.live_score_BK[:, :, None] + log_probs_BKV).reshape(b, k * v)
         # At most one candidate of each hypothesis ends it, so of 2 K at least K go on.
         score_BC, index_BC = jax.lax.top_k(scores, min(2 * k, k * v))
@@ -113,7 +110,7 @@ def beam_search(
         jnp.zeros(b, jnp.int32),
         jnp.zeros(b, bool),
     )
-    beam = until_done(step, beam, lambda beam: beam.closed_B.all(), limit, chunk)
+    beam = until_done(step, beam, lambda beam: beam.closed_B.all(), decoding)
     return beam.done_BKT[:, :, :limit], beam.done_score_BK
 
 

@@ -5,105 +5,121 @@ the rows of a source (samples here, hypotheses in `beam.py`) share them. A row's
 its own source, key and rules alone, whatever the padding and whoever shares the batch.
 """
 
+import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gptjax.generation.rules import Rules, choose
+from gptjax.generation.rules import RowRules, choose, gumbel_noise
 from gptjax.models.cache import Cache
 from gptjax.tasks.translation.seq2seq import Memory, Seq2Seq
 
 
-def until_done(step, state, done, limit: int, chunk: int):
-    """Scans `step` over 0, 1, ... until `done` holds for the state, but not beyond `limit` steps.
+@dataclasses.dataclass(frozen=True)
+class Decoding:
+    """How targets are decoded, whichever way tokens are chosen."""
+
+    end: int  # the token that begins and ends a target
+    limit: int  # most tokens of a target, at most block_size
+    chunk: int  # steps between two looks at whether all rows are done
+    banned: tuple[int, ...] = ()  # ids that are never chosen
+
+    @property
+    def slots(self) -> int:
+        """Slots that a cache needs, since whole chunks are decoded."""
+        return -(-self.limit // self.chunk) * self.chunk
+
+    def ban(self, logits_RV: jax.Array) -> jax.Array:
+        """The logits with -infinity for banned ids."""
+        return logits_RV.at[:, self.banned].set(-jnp.inf) if self.banned else logits_RV
+
+
+def until_done(step: Callable, state: Any, done: Callable, decoding: Decoding) -> Any:
+    """Scans `step` over t = 0, 1, ... until `done` holds, but not beyond the limit.
 
     Args:
-      step: (state, t) -> state; may be called up to chunk - 1 times too often.
+      step: (state, t) -> state; may be called up to chunk - 1 times after `done` holds.
       state: the scan's carry.
-      done: state -> whether to stop; asked once in `chunk` steps.
+      done: state -> whether to stop; asked once in a chunk.
+      decoding: limit and chunk.
     """
 
-    def go_on(t_and_state):
+    def go_on(t_and_state: tuple) -> jax.Array:
         t, state = t_and_state
-        return (t < limit) & ~done(state)
+        return (t < decoding.limit) & ~done(state)
 
-    def scan(t_and_state):
+    def scan(t_and_state: tuple) -> tuple:
         t, state = t_and_state
-        scanned = lambda state, t: (step(state, t), None)  # noqa: E731
-        return t + chunk, jax.lax.scan(scanned, state, t + jnp.arange(chunk))[0]
+        times = t + jnp.arange(decoding.chunk)
+        state, _ = jax.lax.scan(lambda state, t: (step(state, t), None), state, times)
+        return t + decoding.chunk, state
 
     return jax.lax.while_loop(go_on, scan, (jnp.int32(0), state))[1]
 
 
-def slots_for(limit: int, chunk: int) -> int:
-    """Places that `until_done` may write to."""
-    return -(-limit // chunk) * chunk
-
-
-def next_logits(model: Seq2Seq, params, token_R, t, cache: Cache, memory: Memory):
-    """Float32 logits (R, V) of the token at place t + 1, after the one at t; and the cache."""
+def next_logits(
+    model: Seq2Seq, params: dict, token_R: jax.Array, *, t: jax.Array, cache: Cache, memory: Memory
+) -> tuple[jax.Array, Cache]:
+    """Float32 logits (R, V) of the token at position t + 1, after the one at t; and the cache."""
     pos_R1 = jnp.full((len(token_R), 1), t, jnp.int32)
     logits_R1V, cache = model.apply(
         params, token_R[:, None], pos_R1, cache, memory, method='decode'
     )
-    return logits_R1V[:, 0].astype(jnp.float32), cache
+    return logits_R1V[:, 0, : model.target_vocab_size].astype(jnp.float32), cache
 
 
-@functools.partial(jax.jit, static_argnums=(0, 5, 6, 7, 8))
+@functools.partial(jax.jit, static_argnames=('model', 'samples', 'decoding'))
 def translate(
     model: Seq2Seq,
-    params,
-    source_BS,
-    lengths_B,
-    rules: Rules,
-    end: int,
+    params: dict,
+    source_BS: jax.Array,
+    *,
+    lengths_B: jax.Array,
+    rules: RowRules,
     samples: int,
-    limit: int,
-    chunk: int,
-    seed=0,
-):
+    decoding: Decoding,
+    seed: int = 0,
+) -> jax.Array:
     """Target token ids of each source, `samples` times, (B x samples, limit).
+
+    What follows the end token in a row means nothing.
 
     Args:
       model: with its variables `params`.
-      source_BS, lengths_B: source token ids, and how many of each row are no padding.
-      rules: how to choose a token.
-      end: the token that begins and ends a target; what follows it in a row means nothing.
-      samples: rows of each source; each has a key of its own, made of seed and number.
-      limit: tokens of a target, at most block_size.
-      chunk: steps between two looks at whether all are done.
+      source_BS: source token ids.
+      lengths_B: tokens of each source; the rest of its row is padding.
+      rules: how to choose a token, one entry for all rows.
+      samples: rows for each source; each has a key of its own, made of seed and number.
+      decoding: the end token and the limits.
+      seed: of the draws.
     """
     memory = model.apply(params, source_BS, lengths_B, method='encode')
-    rows, slots = len(source_BS) * samples, slots_for(limit, chunk)
+    rows, vocab_size = len(source_BS) * samples, model.target_vocab_size
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(samples))
 
-    def gumbel(t):
-        if rules.temperature is None:
-            return None
-        shape = (model.target_vocab_size,)
-        draw = jax.vmap(lambda key: jax.random.gumbel(jax.random.fold_in(key, t), shape))
-        return jnp.tile(draw(keys), (len(source_BS), 1))
+    def draw_noise(t: jax.Array) -> jax.Array:
+        noise = gumbel_noise(keys, jnp.full(samples, t), vocab_size)
+        return jnp.tile(noise, (len(source_BS), 1))
 
-    def step(state, t):
+    def step(state: tuple, t: jax.Array) -> tuple:
         token_R, done_R, tokens_RT, seen_RV, cache = state
-        logits_RV, cache = next_logits(model, params, token_R, t, cache, memory)
-        logits_RV = logits_RV[:, : model.target_vocab_size]
-        token_R = choose(logits_RV, rules, gumbel(t), seen_RV)
-        if seen_RV is not None:
-            seen_RV |= jax.nn.one_hot(token_R, seen_RV.shape[1], dtype=bool)
+        logits_RV, cache = next_logits(model, params, token_R, t=t, cache=cache, memory=memory)
+        nothing = jnp.zeros((rows, vocab_size))
+        gumbel_RV = jax.lax.cond(rules.draws, draw_noise, lambda _: nothing, t)
+        token_R = choose(decoding.ban(logits_RV), rules, gumbel_RV, seen_RV)
+        seen_RV = seen_RV.at[jnp.arange(rows), token_R].set(True)
         tokens_RT = jax.lax.dynamic_update_slice_in_dim(tokens_RT, token_R[:, None], t, axis=1)
-        return token_R, done_R | (token_R == end), tokens_RT, seen_RV, cache
+        return token_R, done_R | (token_R == decoding.end), tokens_RT, seen_RV, cache
 
-    seen_RV = None
-    if rules.repetition_penalty is not None:
-        seen_RV = jnp.zeros((rows, model.target_vocab_size), bool)
     state = (
-        jnp.full(rows, end, jnp.int32),
+        jnp.full(rows, decoding.end, jnp.int32),
         jnp.zeros(rows, bool),
-        jnp.full((rows, slots), end, jnp.int32),
-        seen_RV,
-        Cache.empty(model.config, rows, slots),
+        jnp.full((rows, decoding.slots), decoding.end, jnp.int32),
+        jnp.zeros((rows, vocab_size), bool),
+        Cache.empty(model.config, rows, decoding.slots),
     )
-    tokens_RT = until_done(step, state, lambda state: state[1].all(), limit, chunk)[2]
-    return tokens_RT[:, :limit]
+    tokens_RT = until_done(step, state, lambda state: state[1].all(), decoding)[2]
+    return tokens_RT[:, : decoding.limit]

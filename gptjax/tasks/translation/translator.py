@@ -8,11 +8,11 @@ import numpy as np
 
 from gptjax.config import DataConfig, MeshConfig, SampleConfig
 from gptjax.errors import UserError
-from gptjax.generation.rules import Rules
+from gptjax.generation.rules import RowRules, Rules
 from gptjax.generation.text_stream import TextStream
 from gptjax.parallel.mesh import Layout
 from gptjax.tasks.translation.beam import beam_search
-from gptjax.tasks.translation.decode import translate
+from gptjax.tasks.translation.decode import Decoding, translate
 from gptjax.tasks.translation.lines import split_line
 from gptjax.tasks.translation.seq2seq import Seq2Seq
 from gptjax.text.clean import clean
@@ -74,19 +74,36 @@ class Translator:
             source_BS[i, : len(line)], lengths_B[i] = line, len(line)
         layout = Layout(MeshConfig(), rows)
         params, batch = layout.copy(self.params), layout.put((source_BS, lengths_B))
-        end, limit = self.target.end, min(block_size, options.max_new_tokens)
-        samples, hidden = options.num_samples, self.target.hidden
+        decoding = Decoding(
+            self.target.end,
+            min(block_size, options.max_new_tokens),
+            options.chunk,
+            self.target.banned,
+        )
+        source_BS, lengths_B = batch
         if options.beam > 1:
-            sizes = end, options.beam, limit, options.chunk
             tokens, _ = beam_search(
-                self.model, params, *batch, *sizes, options.length_penalty, hidden
+                self.model,
+                params,
+                source_BS,
+                lengths_B=lengths_B,
+                width=options.beam,
+                decoding=decoding,
+                penalty=options.length_penalty,
             )
-            tokens_BNT = np.asarray(jax.block_until_ready(tokens))[:, :samples]
+            tokens_BNT = np.asarray(jax.block_until_ready(tokens))[:, : options.num_samples]
         else:
-            rules = Rules.from_config(options, hidden)
-            sizes = end, samples, limit, options.chunk
-            tokens = translate(self.model, params, *batch, rules, *sizes, options.seed)
-            tokens_BNT = np.asarray(tokens).reshape(rows, samples, -1)
+            tokens = translate(
+                self.model,
+                params,
+                source_BS,
+                lengths_B=lengths_B,
+                rules=RowRules.of([Rules.from_config(options)]),
+                samples=options.num_samples,
+                decoding=decoding,
+                seed=options.seed,
+            )
+            tokens_BNT = np.asarray(tokens).reshape(rows, options.num_samples, -1)
         return [[self._text(row) for row in tokens_BNT[i]] for i in range(len(ids))]
 
     def _text(self, ids: np.ndarray) -> str:

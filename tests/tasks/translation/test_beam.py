@@ -11,9 +11,9 @@ import pytest
 
 from gptjax.config import ModelConfig, SampleConfig, TranslationConfig
 from gptjax.errors import UserError
-from gptjax.generation.rules import Rules
+from gptjax.generation.rules import RowRules, Rules
 from gptjax.tasks.translation.beam import beam_search, length_norm
-from gptjax.tasks.translation.decode import translate
+from gptjax.tasks.translation.decode import Decoding, translate
 from gptjax.tasks.translation.seq2seq import Seq2Seq
 
 V, END, LIMIT = 4, 3, 3
@@ -52,10 +52,31 @@ def brute_force(model, params, source_S, length, penalty):
     return sorted(((score, tokens) for tokens, score in found.items()), reverse=True)
 
 
+def search(made, width, decoding, **options):
+    model, params, source_BS, lengths_B = made
+    return beam_search(
+        model, params, source_BS, lengths_B=lengths_B, width=width, decoding=decoding, **options
+    )
+
+
+def draw_targets(made, rules, samples, decoding, **options):
+    model, params, source_BS, lengths_B = made
+    return translate(
+        model,
+        params,
+        source_BS,
+        lengths_B=lengths_B,
+        rules=RowRules.of([rules]),
+        samples=samples,
+        decoding=decoding,
+        **options,
+    )
+
+
 @pytest.mark.parametrize(('penalty', 'ngram'), [(0.0, 2), (0.6, 1), (2.0, 2)])
 def test_a_wide_beam_equals_brute_force(penalty, ngram):
     model, params, source_BS, lengths_B = make(V, ngram)
-    tokens, scores = beam_search(model, params, source_BS, lengths_B, END, 64, LIMIT, 2, penalty)
+    tokens, scores = search(make(V, ngram), 64, Decoding(END, LIMIT, 2), penalty=penalty)
     for b in range(4):
         expected = brute_force(model, params, source_BS[b], lengths_B[b], penalty)
         assert len(expected) == 40
@@ -66,10 +87,10 @@ def test_a_wide_beam_equals_brute_force(penalty, ngram):
 
 @pytest.mark.parametrize('chunk', [1, 5, 16])
 def test_a_beam_of_one_equals_greedy(chunk):
-    model, params, source_BS, lengths_B = make(9)
     end = 8  # With it three of the four end early.
-    greedy = translate(model, params, source_BS, lengths_B, Rules(), end, 1, 14, chunk)
-    beam, _ = beam_search(model, params, source_BS, lengths_B, end, 1, 14, chunk)
+    decoding = Decoding(end, 14, chunk)
+    greedy = draw_targets(make(9), Rules(temperature=0.0), 1, decoding)
+    beam, _ = search(make(9), 1, decoding)
     assert sum(end in row for row in greedy.tolist()) == 3
     for row, best in zip(greedy.tolist(), beam[:, 0].tolist(), strict=True):
         n = row.index(end) if end in row else 14
@@ -77,18 +98,16 @@ def test_a_beam_of_one_equals_greedy(chunk):
 
 
 def test_a_narrow_beam_is_never_worse_than_greedy_here_and_sorted():
-    model, params, source_BS, lengths_B = make(9)
-    _, one = beam_search(model, params, source_BS, lengths_B, 0, 1, 14, 7, 0.0)
-    tokens, four = beam_search(model, params, source_BS, lengths_B, 0, 4, 14, 7, 0.0)
+    _, one = search(make(9), 1, Decoding(0, 14, 7), penalty=0.0)
+    tokens, four = search(make(9), 4, Decoding(0, 14, 7), penalty=0.0)
     assert (four[:, 0] >= one[:, 0] - 1e-5).all()
     assert (jnp.diff(four, axis=1) <= 0).all()
     for hypotheses in tokens.tolist():
         assert len(set(map(tuple, hypotheses))) == 4
 
 
-def test_hidden_tokens_are_never_chosen():
-    model, params, source_BS, lengths_B = make(9)
-    tokens, _ = beam_search(model, params, source_BS, lengths_B, 0, 2, 8, 4, 0.6, (1, 2, 3))
+def test_banned_tokens_are_never_chosen():
+    tokens, _ = search(make(9), 2, Decoding(0, 8, 4, banned=(1, 2, 3)))
     assert not np.isin(np.asarray(tokens), (1, 2, 3)).any()
 
 
@@ -96,8 +115,10 @@ def test_padding_and_batch_mates_change_no_translation():
     model, params, source_BS, lengths_B = make(9)
     wide_BS = jnp.pad(source_BS, ((0, 0), (0, 4)), constant_values=7)
     for decode in (
-        lambda s, n: beam_search(model, params, s, n, 0, 3, 12, 4)[0],
-        lambda s, n: translate(model, params, s, n, Rules(temperature=0.9), 0, 3, 12, 4, 5),
+        lambda s, n: search((model, params, s, n), 3, Decoding(0, 12, 4))[0],
+        lambda s, n: draw_targets(
+            (model, params, s, n), Rules(temperature=0.9), 3, Decoding(0, 12, 4), seed=5
+        ),
     ):
         together = np.asarray(decode(source_BS, lengths_B)).reshape(4, 3, -1)
         padded = np.asarray(decode(wide_BS, lengths_B)).reshape(4, 3, -1)
@@ -108,11 +129,10 @@ def test_padding_and_batch_mates_change_no_translation():
 
 
 def test_samples_differ_and_follow_their_seed():
-    model, params, source_BS, lengths_B = make(9)
     rules = Rules(temperature=1.0, repetition_penalty=1.1)
 
     def draw(seed):
-        rows = translate(model, params, source_BS, lengths_B, rules, 0, 4, 12, 4, seed)
+        rows = draw_targets(make(9), rules, 4, Decoding(0, 12, 4), seed=seed)
         return list(map(until_end, np.asarray(rows)))
 
     assert draw(1) == draw(1) != draw(2)

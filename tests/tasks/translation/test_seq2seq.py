@@ -11,10 +11,10 @@ import pytest
 
 from gptjax.config import ModelConfig, TranslationConfig
 from gptjax.errors import UserError
-from gptjax.generation.rules import Rules
+from gptjax.generation.rules import RowRules, Rules
 from gptjax.models.attention import Attention
 from gptjax.models.cache import Cache
-from gptjax.tasks.translation.decode import translate
+from gptjax.tasks.translation.decode import Decoding, translate
 from gptjax.tasks.translation.seq2seq import Seq2Seq
 
 V = 11
@@ -109,14 +109,15 @@ def test_attention_maps_of_source_against_target_can_be_looked_at():
 def test_cross_attention_is_the_same_function_with_other_keys():
     attention = Attention(BASE)
     x_BTD, other_BSD = jax.random.normal(jax.random.key(0), (2, 1, 6, 16))
-    pos, visible = jnp.arange(6)[None], jnp.ones((1, 6, 6), bool)
-    params = attention.init(jax.random.key(1), x_BTD, pos, visible)
+    pos, mask = jnp.arange(6)[None], jnp.ones((1, 6, 6), bool)
+    params = attention.init(jax.random.key(1), x_BTD, pos, mask)
 
     def run(memory_of):
         memory = attention.apply(params, memory_of, pos, method='keys_values')
-        return attention.apply(params, x_BTD, pos, visible, memory=memory)
+        return attention.apply(params, x_BTD, pos, mask, memory=memory)[0]
 
-    np.testing.assert_allclose(run(x_BTD), attention.apply(params, x_BTD, pos, visible), atol=1e-6)
+    alone, _ = attention.apply(params, x_BTD, pos, mask)
+    np.testing.assert_allclose(run(x_BTD), alone, atol=1e-6)
     assert (run(other_BSD) != run(x_BTD)).any()
 
 
@@ -130,7 +131,15 @@ def test_the_source_is_encoded_once(monkeypatch):
 
     monkeypatch.setattr(Attention, 'keys', keys)
     translate.clear_cache()
-    translate(model, params, source_BS, lengths_B, Rules(), 0, 1, 11, 4)
+    translate(
+        model,
+        params,
+        source_BS,
+        lengths_B=lengths_B,
+        rules=RowRules.of([Rules()]),
+        samples=1,
+        decoding=Decoding(0, 11, 4),
+    )
     # Self- and cross-attention of each block and the pointer; in the loop, single tokens alone.
     assert calls.count(9) == 2 + 2 + 1
     assert set(calls) == {9, 1}

@@ -1,0 +1,310 @@
+"""Host side of generation: requests are admitted to rows, advanced in chunks, and may be cancelled.
+
+`submit` queues a prompt, `step` runs one chunk for all rows and returns what each has new. Batch
+generation, streaming and serving are this engine; there is no other way of decoding.
+"""
+
+import dataclasses
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from gptjax.config import SampleConfig
+from gptjax.generation.decode import Contexts, Counters, Model, Rows, decode_chunk, place, widen
+from gptjax.generation.rules import RowRules, Rules
+from gptjax.generation.text_stream import TextStream
+from gptjax.models.cache import NO_POSITION
+from gptjax.parallel.mesh import Layout
+from gptjax.text.tokenizers import Tokenizer
+
+PLAIN = Rules()
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """What a request has new after a step."""
+
+    id: int
+    tokens: tuple[int, ...]
+    text: str
+    finish: str | None = None  # 'stop' (an end token or stop string), 'length', or None: goes on
+    scores: tuple[float, ...] | None = None  # log-probabilities of the tokens, if asked for
+
+
+@dataclasses.dataclass(eq=False)
+class _Request:
+    """A prompt and how it goes on; `history` holds all of its tokens."""
+
+    id: int
+    history: list[int]
+    rules: Rules
+    seed: int
+    sample: int
+    budget: int
+    scores: bool
+    text: TextStream | None
+    length: int = 0  # tokens in the context; 0 before the first one is placed
+    drawn: int = 0
+
+
+class Engine:
+    """Generates for any number of requests, `rows` of them at a time.
+
+    When a context reaches block_size it is rebuilt from its last half, so the logits of every token
+    equal the full forward pass on exactly the context kept (see `kept_length`).
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        params: dict,
+        *,
+        rows: int,
+        chunk: int = 16,
+        tokenizer: Tokenizer | None = None,
+        layout: Layout | None = None,
+        slots: int = 0,
+    ) -> None:
+        """Computes nothing yet.
+
+        Args:
+          model: the decoder.
+          params: its variables, on the devices of the layout.
+          rows: requests that are advanced at a time.
+          chunk: tokens decoded for each row between two looks of the host.
+          tokenizer: turns tokens into text and names ids that are never drawn; None gives no text.
+          layout: splits the rows over several devices.
+          slots: size of the cache; 0 grows it with the requests, which compiles anew each time.
+        """
+        self._model, self._params = model, params
+        self._chunk, self._tokenizer = chunk, tokenizer
+        self._banned = tokenizer.banned if tokenizer else ()
+        self._put = layout.put if layout is not None and layout.rows > 1 else lambda arrays: arrays
+        self._slots, self._device_rows = slots, None
+        self._block_size = model.config.block_size
+        self._rows: list[_Request | None] = [None] * rows
+        self._queue: deque[_Request] = deque()
+        self._row_rules = RowRules.of([PLAIN] * rows)
+        self._slot, self._next_id = 0, 0
+
+    def submit(
+        self,
+        prompt: Sequence[int] | np.ndarray,
+        rules: Rules = PLAIN,
+        *,
+        seed: int = 0,
+        sample: int = 0,
+        max_new_tokens: int,
+        stop: Sequence[str] = (),
+        scores: bool = False,
+    ) -> int:
+        """Queues a prompt and returns the number by which its pieces are told.
+
+        Args:
+          prompt: token ids, at least one.
+          rules: how to draw.
+          seed: with `sample`, decides the draws; nothing else does.
+          sample: the number of this text among several of the same prompt and seed.
+          max_new_tokens: tokens to draw at most.
+          stop: strings that end the text; they are not part of it.
+          scores: whether pieces have the tokens' log-probabilities.
+        """
+        history = [int(token) for token in prompt]
+        text = TextStream(self._tokenizer, stop, history[-1]) if self._tokenizer else None
+        number, self._next_id = self._next_id, self._next_id + 1
+        self._queue.append(
+            _Request(number, history, rules, seed, sample, max_new_tokens, scores, text)
+        )
+        return number
+
+    def cancel(self, number: int) -> None:
+        """Forgets a request; its row is free for the next one. Unknown numbers are ignored."""
+        self._queue = deque(request for request in self._queue if request.id != number)
+        self._rows = [r if r is None or r.id != number else None for r in self._rows]
+
+    @property
+    def active(self) -> int:
+        """Rows in use."""
+        return sum(request is not None for request in self._rows)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request waits or goes on."""
+        return bool(self._queue or self.active)
+
+    def run(self) -> Iterator[Piece]:
+        """The pieces of all requests until none is left."""
+        while self.busy:
+            yield from self.step()
+
+    def step(self) -> list[Piece]:
+        """Admits requests, advances all rows by a chunk, and returns the new piece of each."""
+        self._admit()
+        if not self.active:
+            return []
+        rows = self._rows
+        counts = [
+            (r.seed, r.sample, r.length, r.drawn, self._wanted(r)) if r else (0,) * 5 for r in rows
+        ]
+        counters = Counters(*np.array(counts, np.int32).T)
+        self._device_rows, tokens_KB, scores_KB = decode_chunk(
+            self._model,
+            self._params,
+            self._device_rows,
+            counters=self._put(counters),
+            rules=self._row_rules,
+            scores=np.bool_(any(r and r.scores for r in rows)),
+            chunk=self._chunk,
+            banned=self._banned,
+        )
+        self._slot = (self._slot + self._chunk) % self._slots
+        tokens_BK = np.asarray(tokens_KB).T.tolist()
+        scores_BK = np.asarray(scores_KB).T
+        pieces = []
+        for row, request in enumerate(rows):
+            if request:
+                pieces.append(self._advance(request, tokens_BK[row], scores_BK[row]))
+                if pieces[-1].finish:
+                    rows[row] = None
+        return pieces
+
+    def _wanted(self, request: _Request) -> int:
+        """Tokens to draw for a request in the next chunk."""
+        space = self._block_size - request.length
+        return min(request.budget - request.drawn, space, self._chunk)
+
+    def _advance(self, request: _Request, ids: list[int], scores: np.ndarray) -> Piece:
+        """The piece of a request whose row drew these ids."""
+        ids, text = self._consume(request, ids[: self._wanted(request)])
+        request.history += ids
+        request.length += len(ids)
+        request.drawn += len(ids)
+        finish = 'stop' if request.text and request.text.ended else None
+        if finish is None and request.drawn >= request.budget:
+            finish = 'length'
+            text += request.text.finish() if request.text else ''
+        logs = tuple(scores[: len(ids)].tolist()) if request.scores else None
+        return Piece(request.id, tuple(ids), text, finish, logs)
+
+    def _consume(self, request: _Request, ids: list[int]) -> tuple[list[int], str]:
+        """The ids up to the end of the text, and their text."""
+        stream = request.text
+        if stream is None:
+            return ids, ''
+        if not stream.has_stop:
+            end = self._tokenizer.end
+            ids = ids[: ids.index(end) + 1] if end in ids else ids
+            return ids, stream.push(ids)
+        text = ''
+        for n, token in enumerate(ids, 1):  # One by one: any of them may complete a stop string.
+            text += stream.push([token])
+            if stream.ended:
+                return ids[:n], text
+        return ids, text
+
+    def _admit(self) -> None:
+        """Gives free rows to waiting requests, and new contexts to them and to full rows."""
+        idle = not self.active
+        admitted = []
+        for row, request in enumerate(self._rows):
+            if request is None and self._queue:
+                self._rows[row] = self._queue.popleft()
+                admitted.append(self._rows[row])
+        if admitted:
+            self._row_rules = self._put(
+                RowRules.of([request.rules if request else PLAIN for request in self._rows])
+            )
+        replaced = [
+            row
+            for row, request in enumerate(self._rows)
+            if request and (not request.length or request.length >= self._block_size)
+        ]
+        if replaced:
+            for row in replaced:
+                request = self._rows[row]
+                request.length = kept_length(len(request.history), self._block_size)
+            self._place(replaced, idle)
+
+    def _place(self, replaced: list[int], idle: bool) -> None:
+        """Computes the contexts of these rows on the devices; idle: no other row is in use."""
+        requests = [self._rows[row] for row in replaced]
+        width = min(_bucket(max(request.length for request in requests)), self._block_size)
+        self._make_slots(width)
+        batch = len(self._rows)
+        n_new = min(_bucket(len(replaced), 1), batch)
+        source_B = np.zeros(batch, np.int32)
+        if n_new == batch:
+            source_B[:] = np.arange(batch)
+        else:
+            source_B[replaced] = np.arange(len(replaced))
+        tokens_RT = np.zeros((n_new, width), np.int32)
+        pos_RT = np.full((n_new, width), NO_POSITION, np.int32)
+        pos_RT[:, -1] = 0
+        seen_RV = np.zeros((n_new, self._model.vocab_size), bool)
+        for row, request in zip(replaced, requests, strict=True):
+            i, n = source_B[row], request.length
+            tokens_RT[i, width - n :] = request.history[-n:]
+            pos_RT[i, width - n :] = np.arange(n)
+            seen_RV[i, request.history] = True
+        replaced_B = np.zeros(batch, bool)
+        replaced_B[replaced] = True
+        contexts = Contexts(tokens_RT, pos_RT, seen_RV, replaced_B, source_B)
+        if n_new == batch:
+            contexts = self._put(contexts)
+        if idle:  # The same slots whatever was decoded before.
+            self._slot = width
+        self._device_rows = place(
+            self._model, self._params, self._device_rows, contexts, np.int32(self._slot)
+        )
+
+    def _make_slots(self, width: int) -> None:
+        """Makes the cache large enough for the requests in the rows."""
+        needed = max(len(r.history) + r.budget - r.drawn for r in self._rows if r)
+        most = self._block_size + self._chunk
+        slots = max(self._slots, min(_bucket(max(needed, width) + self._chunk), most))
+        if self._device_rows is None:
+            self._device_rows = self._put(Rows.empty(self._model, len(self._rows), slots))
+        elif slots > self._slots:
+            self._slot = self._slots
+            self._device_rows = widen(self._device_rows, slots)
+        self._slots = slots
+
+
+def generate(
+    engine: Engine, prompts: Sequence[Sequence[int] | np.ndarray], config: SampleConfig
+) -> list[list[int]]:
+    """All new tokens of each prompt, `num_samples` times each, rows of a prompt side by side."""
+    rules = Rules.from_config(config)
+    numbers = [
+        engine.submit(
+            prompt,
+            rules,
+            seed=config.seed,
+            sample=sample,
+            max_new_tokens=config.max_new_tokens,
+            stop=config.stop,
+        )
+        for prompt in prompts
+        for sample in range(config.num_samples)
+    ]
+    new: dict[int, list[int]] = {number: [] for number in numbers}
+    for piece in engine.run():
+        new[piece.id] += piece.tokens
+    return list(new.values())
+
+
+def kept_length(n_tokens: int, block_size: int) -> int:
+    """How many of a text's last tokens are the context, as if it had grown token by token.
+
+    A context that reaches block_size goes on with its last half.
+    """
+    half = block_size // 2
+    if n_tokens < block_size:
+        return n_tokens
+    return half + (n_tokens - block_size) % (block_size - half)
+
+
+def _bucket(n: int, least: int = 8) -> int:
+    """The next power of two: few shapes, so few compilations."""
+    return max(least, 1 << (n - 1).bit_length())
