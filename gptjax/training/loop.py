@@ -28,7 +28,7 @@ class Outcome:
     """How `train` ended."""
 
     state: TrainState
-    stopped_by: signal.Signals | None  # None if all steps were done
+    stopped_by: signal.Signals | None  # the state is saved
 
 
 def abstract_state(task: Task, layout: Layout) -> TrainState:
@@ -96,7 +96,7 @@ def train(
                 checkpoints.save(state, math.inf)
         finally:
             checkpoints.close()
-    return Outcome(state, interrupts.signal if done < config.steps else None)
+    return Outcome(state, interrupts.signal)
 
 
 class Steps:
