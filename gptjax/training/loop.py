@@ -217,7 +217,7 @@ def _require_finite(step: int, values: dict) -> None:
     for name, value in values.items():
         if not math.isfinite(value):
             raise DivergedError(
-                f'{name} is {float(value)} at step {step}, and nothing after the last checkpoint '
-                'was saved; usual causes: train.learning_rate too high, train.grad_clip off, '
-                'no train.warmup_steps. Change one: the run continues from its last checkpoint'
+                f'{name} is {float(value)} at step {step}, and no checkpoint has been saved with '
+                'it; usual causes: train.learning_rate too high, train.grad_clip off, no '
+                'train.warmup_steps. Change one and train again, from the last checkpoint if any'
             )
