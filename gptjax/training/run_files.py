@@ -52,17 +52,15 @@ def load_config(workdir: Path) -> Config:
       UserError: it cannot be read, or a file is damaged.
     """
     path = config_path(workdir)
+    if path.exists():
+        manifest.check(workdir)
     try:
-        if path.exists():
-            manifest.check(workdir)
         return from_json(path.read_text(encoding='utf-8'))
     except FileNotFoundError:
         raise UserError(
             f'there is no run in {workdir} (no config.json); name the --workdir of a trained or '
             'imported model'
         ) from None
-    except UserError:
-        raise
     except (OSError, ValueError) as error:
         raise UserError(f'cannot read {path} ({error}); restore it from a backup') from None
 
