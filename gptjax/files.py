@@ -1,8 +1,32 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and JSON files that are checked when read."""
 
+import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
+
+
+class DamagedError(Exception):
+    """A file that is not what was saved."""
+
+
+def read_object(path: Path, **kinds: type) -> dict[str, Any]:
+    """The JSON object in a file, which has values of these types under these names.
+
+    Raises:
+      DamagedError: it has not, or cannot be read.
+    """
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError) as error:
+        raise DamagedError(f'{path} cannot be read: {error}') from None
+    if not isinstance(content, dict):
+        raise DamagedError(f'{path} holds no JSON object')
+    for name, kind in kinds.items():
+        if not isinstance(content.get(name), kind):
+            raise DamagedError(f'{path} has no {name} of type {kind.__name__}')
+    return content
 
 
 def write_atomically(path: Path, content: bytes) -> None:

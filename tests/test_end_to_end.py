@@ -71,6 +71,7 @@ def test_training_says_what_it_does_and_what_comes_next(home):
         'config.json',
         'data.json',
         'loss.png',
+        'manifest.json',
         'metrics.jsonl',
         'tokenizer.json',
         'val.bin',
@@ -201,16 +202,25 @@ def test_closed_streams(home):
 
 @pytest.mark.parametrize('name', ['config.json', 'tokenizer.json', 'data.json', 'val.bin'])
 @pytest.mark.parametrize('damage', ['missing', 'nonsense'])
-def test_a_damaged_work_directory_is_one_line(home, tmp_path, name, damage):
+@pytest.mark.parametrize('has_manifest', [True, False])
+def test_a_damaged_work_directory_is_one_line(home, tmp_path, name, damage, has_manifest):
     folder, _, _, _ = home
     run = tmp_path / 'run'
     shutil.copytree(folder / 'runs' / 'char-small', run)
     (run / name).unlink()
+    if not has_manifest:  # As in version 0.1.0.
+        (run / 'manifest.json').unlink()
     if damage == 'nonsense':
         (run / name).write_text('[]')
     request = Request(Config(), run, 'python main.py')
-    expected = {'config.json': 'no trained model' if damage == 'missing' else 'cannot read'}
-    with pytest.raises(UserError, match=expected.get(name, f'the run in {run} is damaged')):
+    expected = f'the run in {run} is damaged'
+    if name == 'tokenizer.json' and damage == 'nonsense' and not has_manifest:
+        expected = 'not a tokenizer of a known kind'
+    if name == 'config.json' and damage == 'missing':
+        expected = 'no trained model'
+    elif name == 'config.json' and not has_manifest:
+        expected = 'cannot read'
+    with pytest.raises(UserError, match=expected):
         load_trained(request)
 
 

@@ -8,9 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from gptjax.config import to_json
 from gptjax.errors import UserError
-from gptjax.files import write_atomically
 from gptjax.interop import hf_gpt2, hf_tokenizer
 from gptjax.modes import extras
 from gptjax.modes.request import Request
@@ -43,11 +41,10 @@ def run(request: Request) -> int:
         params=jax.tree.unflatten(jax.tree.structure(state.params), leaves)
     )
     workdir.mkdir(parents=True, exist_ok=True)
-    task.save(workdir)
     saved = run_files.checkpoints(workdir)
     saved.save(state, math.inf)
     saved.close()
-    write_atomically(run_files.config_path(workdir), to_json(task.config).encode())
+    run_files.save(task.config, task.save, workdir)
     say(f'Imported {task.describe_model()} from {folder} into {workdir}. Now type, for example:')
     say(f'  {request.command} --mode=sample --workdir={workdir}')
     say(

@@ -8,13 +8,12 @@ from pathlib import Path
 import jax
 
 from gptjax import tasks
-from gptjax.config import to_json
 from gptjax.config.schema import flatten
 from gptjax.errors import UserError
-from gptjax.files import write_atomically
 from gptjax.modes import evaluate, sample
 from gptjax.modes.request import Request, load_trained
 from gptjax.parallel.mesh import Layout
+from gptjax.training import run_files
 from gptjax.training.loop import abstract_state, initial_state, train
 from gptjax.training.metrics import read_metrics
 from gptjax.training.progress import say
@@ -59,8 +58,7 @@ def run(request: Request) -> int:
         else:
             _announce(task, layout)
             state = initial_state(task, layout)
-            task.save(workdir)
-        write_atomically(config_path(workdir), to_json(task.config).encode())
+        run_files.save(task.config, task.save, workdir, continues=bool(checkpoints.steps()))
         outcome = train(task, layout, state, checkpoints, workdir / 'metrics.jsonl')
     rows = read_metrics(workdir / 'metrics.jsonl')
     task.plot(rows, workdir / 'loss.png', f'{config.name} in {workdir}')

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gptjax.config import Config
-from gptjax.errors import UserError
+from gptjax.files import DamagedError
+from gptjax.training.manifest import DamagedRunError
 
 TASKS = {
     'language_model': 'gptjax.tasks.language_model.task:LanguageModel',
@@ -29,11 +30,8 @@ def load(config: Config, workdir: Path):
     """
     try:
         return _class(config).load(config, workdir)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f'the run in {workdir} is damaged ({error}); restore its files from a backup, '
-            'or train again with another --workdir'
-        ) from None
+    except (OSError, UnicodeDecodeError, DamagedError) as error:
+        raise DamagedRunError(workdir, error) from None
 
 
 def _class(config: Config):

@@ -7,6 +7,7 @@ before it is used. A step holds the leaves of the state under their dotted names
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 
 from gptjax.errors import UserError
 from gptjax.training.steps import TrainState
+from gptjax.training.thread_errors import ThreadErrors
 
 MANIFEST = 'manifest.json'
 ITEM = 'default'  # Orbax's name of the folder with the arrays
@@ -45,6 +47,7 @@ class Checkpoints:
         self._say = say
         self._saving = 0
         self._manager: ocp.CheckpointManager | None = None
+        self._errors, self._failed = ThreadErrors(), False
 
     def steps(self) -> list[int]:
         """All complete steps, newest first."""
@@ -91,6 +94,9 @@ class Checkpoints:
                 self._manager.wait_until_finished()
                 self._manager.close()
                 self._manager = None
+                self._errors.stop()
+                if self._errors.path and not self._failed:
+                    self._say(f'All checkpoints are saved, after errors: {self._errors.path}')
         except Exception as error:
             self._fail(error)
 
@@ -163,6 +169,8 @@ class Checkpoints:
                 async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
             )
             self._manager = ocp.CheckpointManager(self.folder, options=options)
+            self._errors = ThreadErrors()
+            self._errors.start()
         return self._manager
 
     def _write_manifest(self) -> None:
@@ -180,10 +188,18 @@ class Checkpoints:
         return True
 
     def _fail(self, error: Exception):
+        self._failed = True
         reason = ' '.join(str(error).split())
+        from_system = re.search(r"([^:]+) \[os_error_code='\d+'", reason)
+        reason = from_system[1].strip() if from_system else reason[:300]
+        saved = self.steps()
+        then = (
+            f'continues from step {saved[0]}' if saved else 'has no checkpoint yet and starts anew'
+        )
         raise UserError(
-            f'checkpoint {self._saving} could not be saved in {self.folder}: {reason[:300]}; make '
-            'room or mend the folder, then train again: the run continues from its last checkpoint'
+            f'checkpoint {self._saving} could not be saved in {self.folder}: {reason}; make room '
+            f'or mend the folder, then train again: the run {then}'
+            + (f' (all errors: {self._errors.path})' if self._errors.path else '')
         ) from error
 
 

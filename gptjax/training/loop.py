@@ -28,7 +28,7 @@ class Outcome:
     """How `train` ended."""
 
     state: TrainState
-    stopped_by: signal.Signals | None  # None if all steps were done
+    stopped_by: signal.Signals | None  # the state is saved
 
 
 def abstract_state(task: Task, layout: Layout) -> TrainState:
@@ -96,7 +96,7 @@ def train(
                 checkpoints.save(state, math.inf)
         finally:
             checkpoints.close()
-    return Outcome(state, interrupts.signal if done < config.steps else None)
+    return Outcome(state, interrupts.signal)
 
 
 class Steps:
@@ -217,7 +217,7 @@ def _require_finite(step: int, values: dict) -> None:
     for name, value in values.items():
         if not math.isfinite(value):
             raise DivergedError(
-                f'{name} is {float(value)} at step {step}, and nothing after the last checkpoint '
-                'was saved; usual causes: train.learning_rate too high, train.grad_clip off, '
-                'no train.warmup_steps. Change one: the run continues from its last checkpoint'
+                f'{name} is {float(value)} at step {step}, and no checkpoint has been saved with '
+                'it; usual causes: train.learning_rate too high, train.grad_clip off, no '
+                'train.warmup_steps. Change one and train again, from the last checkpoint if any'
             )

@@ -1,10 +1,12 @@
 """Finding what is in the work directory of a run."""
 
+from collections.abc import Callable
 from pathlib import Path
 
-from gptjax.config import Config, from_json
+from gptjax.config import Config, from_json, to_json
 from gptjax.errors import UserError
 from gptjax.parallel.mesh import Layout
+from gptjax.training import manifest
 from gptjax.training.checkpoint import Checkpoints
 from gptjax.training.loop import abstract_state
 from gptjax.training.progress import say
@@ -14,7 +16,7 @@ from gptjax.training.task import Task
 
 def config_path(workdir: Path) -> Path:
     """Where the resolved configuration of a run is; the last file that a new run writes."""
-    return workdir / 'config.json'
+    return workdir / manifest.CONFIG
 
 
 def checkpoints(workdir: Path, keep: int = 2) -> Checkpoints:
@@ -27,13 +29,31 @@ def is_trained(workdir: Path) -> bool:
     return config_path(workdir).exists() and bool(checkpoints(workdir).steps())
 
 
+def save(
+    config: Config, write: Callable[[Path], None], workdir: Path, *, continues: bool = False
+) -> None:
+    """Writes all files of a run besides its checkpoints, with their sums.
+
+    Args:
+      config: the resolved configuration.
+      write: writes the files of the task into a folder.
+      workdir: exists.
+      continues: only the configuration is new, and the sums where there are none.
+    """
+    if not (continues and manifest.exists(workdir)):
+        manifest.save(write, workdir, keep=continues)
+    manifest.save_config(to_json(config).encode(), workdir)
+
+
 def load_config(workdir: Path) -> Config:
-    """The configuration of the run in a work directory.
+    """The configuration of the run in a work directory, all files of which are as they were saved.
 
     Raises:
-      UserError: it cannot be read.
+      UserError: it cannot be read, or a file is damaged.
     """
     path = config_path(workdir)
+    if path.exists():
+        manifest.check(workdir)
     try:
         return from_json(path.read_text(encoding='utf-8'))
     except FileNotFoundError:

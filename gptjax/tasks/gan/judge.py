@@ -8,13 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from gptjax import tasks
-from gptjax.config import MeshConfig, SampleConfig, from_json
+from gptjax.config import MeshConfig, SampleConfig
 from gptjax.errors import UserError
 from gptjax.parallel.mesh import Layout
 from gptjax.tasks.gan import likeness, sentences
-from gptjax.training.checkpoint import Checkpoints
-from gptjax.training.loop import abstract_state
-from gptjax.training.progress import say
+from gptjax.training import run_files
 
 HOW_TO_JUDGE = (
     'For perplexity, and the samples of a word GPT beside these: train one on the same sentences '
@@ -52,13 +50,12 @@ class Judge:
         Raises:
           UserError: there is none, or it is no word-level language model.
         """
-        path, checkpoints = workdir / 'config.json', Checkpoints(workdir / 'checkpoints', say=say)
-        if not path.exists() or not checkpoints.steps():
+        if not run_files.is_trained(workdir):
             raise UserError(
                 f'ganuse.judge={workdir} has no trained model; train one: '
                 'python main.py --config=configs/gan.py:judge --mode=train'
             )
-        config = from_json(path.read_text())
+        config = run_files.load_config(workdir)
         if config.task != 'language_model' or config.data.tokenizer != 'word':
             raise UserError(
                 f'ganuse.judge={workdir} is a {config.task} of tokens of kind '
@@ -66,9 +63,7 @@ class Judge:
                 'train one: python main.py --config=configs/gan.py:judge --mode=train'
             )
         self._task, self._judge = task, tasks.load(config, workdir)
-        layout = Layout(MeshConfig(), 1)
-        like = abstract_state(self._judge, layout)
-        _, state = checkpoints.restore(like, checkpoints.best_first())
+        _, state = run_files.restore(self._judge, workdir, 'best', Layout(MeshConfig(), 1))
         self._params = state.params
         self._newline = int(self._judge.tokenizer.encode('\n')[0])
 

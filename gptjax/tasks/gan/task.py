@@ -14,7 +14,7 @@ import numpy as np
 from gptjax.config import Config, SampleConfig
 from gptjax.config.schema import flatten
 from gptjax.errors import UserError
-from gptjax.files import write_atomically
+from gptjax.files import DamagedError, read_object, write_atomically
 from gptjax.parallel.mesh import Layout
 from gptjax.tasks import sizes
 from gptjax.tasks.base import BaseTask
@@ -62,12 +62,12 @@ class Gan(BaseTask):
     @classmethod
     def load(cls, config: Config, workdir: Path) -> 'Gan':
         """The task as `save` left it in a work directory."""
-        about = json.loads((workdir / 'data.json').read_text())
+        about = read_object(workdir / 'data.json', sha256=str, train_sha256=str, val_sha256=str)
         tokenizer = tokenizers.from_json((workdir / 'tokenizer.json').read_text())
         paths = [workdir / 'sentences' / f'{name}.npy' for name in SPLITS]
         for name, path in zip(SPLITS, paths, strict=True):
             if file_sha256(path) != about[f'{name}_sha256']:
-                raise ValueError(f'{path} is not what was saved')
+                raise DamagedError(f'{path} is not what was saved')
         splits = [np.load(path, allow_pickle=False) for path in paths]
         return cls(config, sentences.Sentences(tokenizer, *splits, about['sha256']))
 

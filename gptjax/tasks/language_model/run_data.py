@@ -5,11 +5,13 @@ import os
 import shutil
 from pathlib import Path
 
-from gptjax.files import write_atomically
+from gptjax.files import DamagedError, read_object, write_atomically
 from gptjax.text import tokenizers
 from gptjax.text.reading import file_sha256
 from gptjax.text.token_files import Corpus, open_split
 from gptjax.text.words import WordTokenizer
+
+DTYPES = ('uint16', 'uint32')
 
 
 def save(corpus: Corpus, workdir: Path) -> None:
@@ -35,14 +37,17 @@ def load(workdir: Path) -> Corpus:
     """The corpus as `save` left it: without its training text.
 
     Raises:
-      OSError, ValueError, KeyError: something is missing or damaged.
+      OSError, UnicodeDecodeError, DamagedError, UserError: something is missing or damaged.
     """
-    about = json.loads((workdir / 'data.json').read_text())
+    about = read_object(workdir / 'data.json', sha256=str)
     tokenizer = tokenizers.from_json((workdir / 'tokenizer.json').read_text())
     val = None
     if 'val_sha256' in about:
+        about = read_object(workdir / 'data.json', sha256=str, dtype=str, val_chars=int)
         path = workdir / 'val.bin'
+        if about['dtype'] not in DTYPES:
+            raise DamagedError(f'{workdir / "data.json"} has an unknown dtype')
         if file_sha256(path) != about['val_sha256']:
-            raise ValueError(f'{path} is not what was saved')
+            raise DamagedError(f'{path} is not what was saved')
         val = open_split(path, about['dtype'], about['val_chars'])
     return Corpus(tokenizer, None, val, about['sha256'])

@@ -16,7 +16,7 @@ import numpy as np
 from gptjax.config import Config, SampleConfig
 from gptjax.config.schema import flatten
 from gptjax.errors import UserError
-from gptjax.files import write_atomically
+from gptjax.files import DamagedError, read_object, write_atomically
 from gptjax.models.decoder import Decoder
 from gptjax.parallel.mesh import Layout
 from gptjax.tasks import sizes
@@ -38,6 +38,8 @@ LINES = 512  # translated before the first of them is printed
 UNUSED = ('train.logits_chunk', 'train.init_from', 'train.lora_rank', 'train.eval_train')
 # What of a configuration decides the parameters, besides config.model.
 MODEL_KNOBS = ('shared_vocab', 'n_encoder_layer', 'copy')
+# The files of the source's and the target's tokenizer, which may be one.
+TOKENIZERS = (['tokenizer.json', 'tokenizer.json'], ['tokenizer.json', 'tokenizer_target.json'])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,22 +92,23 @@ class Translation(LossTask):
     @classmethod
     def load(cls, config: Config, workdir: Path) -> 'Translation':
         """The task as `save` left it in a work directory."""
-        about = json.loads((workdir / 'data.json').read_text())
+        about = read_object(workdir / 'data.json', sha256=str, val_sha256=str, tokenizers=list)
+        if about['tokenizers'] not in TOKENIZERS:
+            raise DamagedError(f'{workdir / "data.json"} names unknown tokenizers')
         tokenizer, target_tokenizer = (
             tokenizers.from_json((workdir / name).read_text()) for name in about['tokenizers']
         )
         path = workdir / 'val.tsv'
         if file_sha256(path) != about['val_sha256']:
-            raise ValueError(f'{path} is not what was saved')
+            raise DamagedError(f'{path} is not what was saved')
         val = tuple(parse_tsv(path.read_bytes().decode(), str(path)))
         return cls(config, tokenizer, target_tokenizer, None, val, about['sha256'])
 
     def save(self, workdir: Path) -> None:
         """Leaves in a work directory all that is needed there besides the parameters."""
-        names = ['tokenizer.json', 'tokenizer.json']
+        names = TOKENIZERS[not self.config.translation.shared_vocab]
         write_atomically(workdir / names[0], self.tokenizer.to_json().encode())
         if not self.config.translation.shared_vocab:
-            names[1] = 'tokenizer_target.json'
             write_atomically(workdir / names[1], self.target_tokenizer.to_json().encode())
         write_atomically(workdir / 'val.tsv', to_tsv(self.val_pairs).encode())
         about = {'sha256': self.text_sha256, 'tokenizers': names}

@@ -1,0 +1,51 @@
+"""What the threads that write checkpoints report goes to a file, not to standard error."""
+
+import contextlib
+import logging
+import sys
+import tempfile
+import threading
+import traceback
+from pathlib import Path
+
+
+class ThreadErrors:
+    """Collects the errors of Orbax's threads (absl's logger) and TensorStore's (unraisable ones).
+
+    One failed write makes some 40 tracebacks: each array's write fails by itself, and those that
+    fail late find the event loop closed. All other errors go where they always go.
+    """
+
+    def __init__(self):
+        self.path: Path | None = None  # of the file, once there is something to tell
+        self._before = sys.unraisablehook
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Begins to collect; of several objects the latest one collects."""
+        self._before, sys.unraisablehook = sys.unraisablehook, self._unraisable
+        logging.getLogger('absl').addFilter(self._log)
+
+    def stop(self) -> None:
+        """Ends it. After a failure it should go on: the last threads report late."""
+        sys.unraisablehook = self._before
+        logging.getLogger('absl').removeFilter(self._log)
+
+    def _log(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.ERROR or 'orbax' not in record.pathname:
+            return True
+        self._write(logging.Formatter('%(asctime)s %(message)s').format(record))
+        return False
+
+    def _unraisable(self, error) -> None:
+        if 'Event loop is closed' not in str(error.exc_value):
+            return self._before(error)
+        self._write(''.join(traceback.format_exception(error.exc_value)))
+
+    def _write(self, text: str) -> None:
+        with self._lock, contextlib.suppress(OSError):  # That folder may be full too.
+            if not self.path:
+                name = tempfile.mkstemp(prefix='gptjax-checkpoint-errors-', suffix='.txt')[1]
+                self.path = Path(name)
+            with open(self.path, 'a', encoding='utf-8') as file:
+                file.write(f'{text}\n')
