@@ -111,6 +111,16 @@ def command_to_repeat(argv: Sequence[str]) -> str:
     return shlex.join(['python', 'main.py', *kept])
 
 
+def with_flags(message: str) -> str:
+    """A message whose remedy, what follows the first '; ', names knobs by their flags."""
+    problem, separator, remedy = message.partition('; ')
+    if remedy.startswith(('did you mean', 'known are')):  # Names in a file, and not to be typed.
+        return message
+    knobs = '|'.join(re.escape(name) for name, _ in flatten(Config()) if '.' in name)
+    names = rf'(?<![\w.-])({knobs})(?!\w|\.\w)'
+    return problem + separator + re.sub(names, r'--config.\1', remedy)
+
+
 def read_prompts(prompts: Sequence[str], prompt_file: str | None) -> tuple[str, ...]:
     """All prompts: those of the flag, then the lines of the file (- is standard input).
 
@@ -166,5 +176,7 @@ def _leave(error: Exception | str, status: int):
     if 'whilst parsing config file' in message:
         # ml_collections wraps what a config file raised in its whole traceback.
         message = message.strip().splitlines()[-1].split(': ', 1)[-1]
+    if isinstance(error, UserError):
+        message = with_flags(message)
     print(f'main.py: {" ".join(message.split())}', file=sys.stderr)
     sys.exit(status)

@@ -1,5 +1,6 @@
 """The command line: every mistake is one line on standard error, with the right status, at once."""
 
+import ast
 import os
 import re
 import signal
@@ -53,7 +54,7 @@ def test_help_answers_in_under_a_second_and_loads_nothing_heavy():
         ),
         ([CHAR, '--wokdir=x'], 2, "Unknown command line flag 'wokdir'. Did you mean: workdir"),
         ([CHAR, 'train'], 1, "unexpected argument 'train'; options begin with --"),
-        ([CHAR, '--config.model.n_embd=130'], 1, 'n_embd=130 is not divisible .*n_head=4; .*=132'),
+        ([CHAR, '--config.model.n_embd=130'], 1, 'n_head=4; try --config.model.n_embd=132'),
         ([CHAR, '--config.model.n_layer=-2'], 1, 'model.n_layer=-2 must be at least 1'),
         ([CHAR, '--config.sample.temperature=-1'], 1, 'temperature=-1.0 must be at least 0'),
         ([CHAR, '--mode=sample', '--prompt_file=none'], 1, 'cannot read --prompt_file=none: No su'),
@@ -159,6 +160,35 @@ def test_of_several_configs_the_last_one_counts():
         '--config=configs/char.py:small',
         '--json',
     ]
+
+
+@pytest.mark.parametrize(
+    ('message', 'expected'),
+    [
+        ('model.n_embd=3 is odd; try model.n_embd=4', '; try --config.model.n_embd=4'),
+        ('a; use train.steps=1, or translation.buckets=1', '; use --config.train.steps=1, or --co'),
+        ('model.bias=2 must be at most 1; set model.bias accordingly', 'set --config.model.bias a'),
+        ('a; set train.init_from=D and train.lora_targets', '=D and --config.train.lora_targets'),
+        ('a; use --config.train.resume=auto', 'a; use --config.train.resume=auto'),
+        ('unknown key model.x; did you mean model.bias', 'x; did you mean model.bias'),
+        ('model.bias=1 has no remedy', 'model.bias=1 has no remedy'),
+        ('a; edit my.model.bias=1 or model.bias.txt', 'a; edit my.model.bias=1 or model.bias.txt'),
+    ],
+)
+def test_the_remedy_of_a_message_gets_the_flags_to_type(message, expected):
+    told = command_line.with_flags(message)
+    assert expected in told
+    assert told.startswith(message.partition('; ')[0])
+
+
+def test_below_the_command_line_no_message_names_a_flag():
+    above = ('modes', 'main.py', 'cli.py', 'command_line.py')
+    for path in (ROOT / 'gptjax').rglob('*.py'):
+        if path.relative_to(ROOT / 'gptjax').parts[0] in above:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Raise):
+                assert not re.search(r'--(config|mode|workdir|prompt)', ast.unparse(node)), path
 
 
 def test_prompts_from_flags_and_a_file(tmp_path):

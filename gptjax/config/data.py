@@ -43,5 +43,5 @@ class DataConfig:
         if self.val_path and not self.path:
             raise UserError(
                 f'data.val_path={self.val_path} needs a training text of your own beside it; '
-                'add --config.data.path=FILE'
+                'add data.path=FILE'
             )

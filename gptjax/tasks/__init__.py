@@ -32,7 +32,7 @@ def load(config: Config, workdir: Path):
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f'the run in {workdir} is damaged ({error}); restore its files from a backup, '
-            'or train again with another --workdir'
+            'or train again with another work directory'
         ) from None
 
 

@@ -55,7 +55,7 @@ def fetch(title: str, archive: dict, cache_dir: Path, say: Say) -> Path:
             reason = ' '.join(str(error).split())
             raise UserError(
                 f'{title} could not be fetched from {source} ({reason}); use a text of '
-                f'your own with --config.data.path=FILE, or put the file at {path}'
+                f'your own with data.path=FILE, or put the file at {path}'
             ) from error
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != archive['sha256']:

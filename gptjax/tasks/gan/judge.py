@@ -18,7 +18,7 @@ from gptjax.training.progress import say
 
 HOW_TO_JUDGE = (
     'For perplexity, and the samples of a word GPT beside these: train one on the same sentences '
-    'with --config=configs/gan.py:judge --mode=train, then add --config.ganuse.judge=runs/gan-judge'
+    'with the recipe configs/gan.py:judge, then set ganuse.judge=runs/gan-judge'
 )
 JUDGED_ROWS = 64  # sentences judged at a time
 
@@ -55,15 +55,15 @@ class Judge:
         path, checkpoints = workdir / 'config.json', Checkpoints(workdir / 'checkpoints', say=say)
         if not path.exists() or not checkpoints.steps():
             raise UserError(
-                f'ganuse.judge={workdir} has no trained model; train one: '
-                'python main.py --config=configs/gan.py:judge --mode=train'
+                f'ganuse.judge={workdir} has no trained model; '
+                'train the recipe configs/gan.py:judge'
             )
         config = from_json(path.read_text())
         if config.task != 'language_model' or config.data.tokenizer != 'word':
             raise UserError(
                 f'ganuse.judge={workdir} is a {config.task} of tokens of kind '
                 f'{config.data.tokenizer}, and judging takes a language_model of words; '
-                'train one: python main.py --config=configs/gan.py:judge --mode=train'
+                'train the recipe configs/gan.py:judge'
             )
         self._task, self._judge = task, tasks.load(config, workdir)
         layout = Layout(MeshConfig(), 1)
