@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shlex
 from pathlib import Path
 
 import jax
@@ -49,11 +50,9 @@ def run(request: Request) -> int:
     saved.close()
     write_atomically(run_files.config_path(workdir), to_json(task.config).encode())
     say(f'Imported {task.describe_model()} from {folder} into {workdir}. Now type, for example:')
-    say(f'  {request.command} --mode=sample --workdir={workdir}')
-    say(
-        '  python main.py --config=configs/gpt2_finetune.py --mode=train '
-        f'--config.train.init_from={workdir}'
-    )
+    say(f'  {request.command} --mode=sample')
+    finetune = f'{request.program} --config=gpt2_finetune --mode=train'
+    say(f'  {finetune} --config.train.init_from={shlex.quote(str(workdir))}')
     return 0
 
 

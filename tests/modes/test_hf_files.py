@@ -1,6 +1,7 @@
 """--mode=export and --mode=import as a user types them, with transformers on the other side."""
 
 import json
+import shlex
 import shutil
 
 import numpy as np
@@ -72,7 +73,13 @@ def test_import_undoes_export(exported, verse_file, tmp_path):
     back = [*gpt2, f'--workdir={tmp_path / "back"}']
     done = run_main(*back, '--mode=import', f'--source={folder / "out"}')
     assert done.returncode == 0, done.stderr
-    assert f'into {tmp_path / "back"}. Now type, for example:' in done.stderr
+    said, sample, finetune = done.stderr.splitlines()[-3:]
+    assert said.endswith(f'into {tmp_path / "back"}. Now type, for example:')
+    assert sample == f'  {shlex.join(["python", "main.py", *back])} --mode=sample'
+    assert finetune == (
+        '  python main.py --config=gpt2_finetune --mode=train '
+        f'--config.train.init_from={tmp_path / "back"}'
+    )
     done = run_main(*back, '--mode=export', f'--target={tmp_path / "again"}')
     assert done.returncode == 0, done.stderr
     there, again = (
