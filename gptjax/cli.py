@@ -74,7 +74,7 @@ def run_mode(argv: list[str]) -> int:
         workdir = command_line.default_workdir(values['config'].config_filename)
     command_line.check_workdir(workdir)
     if values.compilation_cache:
-        devices.keep_compiled(files.cache_folder() / 'compiled')
+        devices.keep_compiled(files.user_cache() / 'compiled')
     from gptjax.modes.request import Request
 
     request = Request(

@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 
-def cache_folder() -> Path:
+def user_cache() -> Path:
     """Where what can be made again is kept: gptjax/ in the user's cache folder."""
     chosen = Path(os.environ.get('XDG_CACHE_HOME', ''))
     # The XDG specification: a relative path is to be ignored.

@@ -78,7 +78,7 @@ def entry(tmp_path, monkeypatch):
         f'[made]\ntitle="A play"\nrecipe="plays"\n[[made.archives]]\npackage="made==1.0"\n'
         f'file="made-1.0.whl"\nsha256="{sha256}"\nlicence="MIT"\n'
     )
-    monkeypatch.setattr(archives, 'DATA_DIR', tmp_path)
+    monkeypatch.setattr(archives, 'TABLES', tmp_path)
     calls = []
 
     def pip(command, **_):
