@@ -38,7 +38,8 @@ def installed(wheel, tmp_path_factory):
     subprocess.run([sys.executable, '-m', 'venv', folder / 'venv'], check=True)
     programs = folder / 'venv' / 'bin'
     # With PYTHONPATH set, pip would find the project there and install nothing.
-    environment = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
+    unwanted = ('PYTHONPATH', 'JAX_COMPILATION_CACHE_DIR')
+    environment = {name: value for name, value in os.environ.items() if name not in unwanted}
     install = [programs / 'pip', 'install', '-qq', wheel]
     subprocess.run(install, env=environment, check=True)
     (folder / 'empty').mkdir()

@@ -6,15 +6,15 @@ import shutil
 
 import numpy as np
 import pytest
-import torch
-import transformers
 from safetensors.numpy import load_file
 
 from gptjax.config import Config
 from gptjax.errors import UserError
 from gptjax.modes import export_hf, import_hf
 from gptjax.modes.request import Request, load_trained
-from tests.conftest import VERSE, one_line, run_main
+from tests.conftest import VERSE, import_or_none, one_line, run_main
+
+torch, transformers = import_or_none('torch'), import_or_none('transformers')
 
 SMALL = [
     '--config=configs/char_nanogpt.py:cpu',
@@ -43,6 +43,7 @@ def exported(tmp_path_factory, verse_file):
     return flags, folder
 
 
+@pytest.mark.torch
 def test_transformers_loads_an_exported_character_model(exported):
     """The same loss over the whole validation split, and the same tokens."""
     flags, folder = exported
