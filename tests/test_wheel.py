@@ -70,7 +70,7 @@ def test_the_wheel_has_the_recipes_the_tables_and_the_toy_text_and_no_tests(whee
     assert {name for name in names if not name.startswith('gptjax-')} == expected
 
 
-def test_an_installed_gptjax_trains_samples_and_can_be_imported(installed):
+def test_an_installed_gptjax_trains_samples_and_can_be_imported_and_has_its_data(installed):
     folder, run = installed
     train = run(
         'gptjax',
@@ -92,14 +92,11 @@ def test_an_installed_gptjax_trains_samples_and_can_be_imported(installed):
         "text = run.generate('ROMEO:', max_new_tokens=20)\nassert isinstance(text, str) and text"
     )
     run('python', '-c', program)
-
-
-def test_the_toy_recipe_finds_its_text(installed):
-    _, run = installed
     program = (
-        'import runpy, sys\nfrom pathlib import Path\n'
+        'import runpy\nfrom pathlib import Path\n'
         'from gptjax.command_line import recipes_folder\n'
         "recipe = runpy.run_path(str(recipes_folder() / 'gan.py'))\n"
-        "print(len(Path(recipe['get_config']('toy').data.path).read_text().splitlines()))"
+        "print(Path(recipe['get_config']('toy').data.path).read_text(), end='')"
     )
-    assert run('python', '-c', program).stdout.strip() == '72'
+    toy = (ROOT / 'data' / 'toy_language.txt').read_text()
+    assert run('python', '-c', program).stdout == toy
