@@ -17,7 +17,7 @@ from pathlib import Path
 from gptjax.config import default_config
 from gptjax.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[1]
+DATA = Path(__file__).resolve().parents[1] / 'data'  # In a wheel, gptjax/data.
 SIZES = ('fortunes', 'toy', 'pure', 'paper', 'judge')
 
 
@@ -28,8 +28,8 @@ def get_config(size: str = 'fortunes'):
     c.name = f'gan:{size}'
     c.data.update(tokenizer='word', lowercase=True, split='documents')
     if size == 'judge':  # A word GPT on the sentences that runs/gan left in its work directory.
-        lines = ROOT / 'runs' / 'gan' / 'sentences'
-        c.data.update(path=str(lines / 'train.txt'), val_path=str(lines / 'val.txt'))
+        lines = 'runs/gan/sentences'
+        c.data.update(path=f'{lines}/train.txt', val_path=f'{lines}/val.txt')
         c.model.update(block_size=64, n_layer=2, n_head=4, n_embd=128, dropout=0.2)
         c.train.update(steps=600, batch_size=16, learning_rate=2e-3, warmup_steps=20)
         c.train.update(optimizer='muon', eval_every=100, save_every=100)
@@ -40,7 +40,7 @@ def get_config(size: str = 'fortunes'):
     c.train.update(optimizer='adam', beta1=0.0, beta2=0.9, schedule='constant', grad_clip=0.0)
     c.sample.update(temperature=1.0, num_samples=10)
     if size == 'toy':
-        c.data.path = str(ROOT / 'data' / 'toy_language.txt')
+        c.data.path = str(DATA / 'toy_language.txt')
         c.model.update(block_size=10, n_embd=32, n_head=4, n_hidden=64)
         c.data.val_fraction = 0.3
         c.sample.temperature = 0.5  # Less noise than in training: fewer slips, still 69 of 72.

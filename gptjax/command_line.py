@@ -23,16 +23,32 @@ INTERRUPTED = 130
 HELP = r'--?help\w*'
 
 
-def run(main: Callable[[list[str]], int], flag_values: flags.FlagValues) -> None:
-    """Parses the flags, calls main with what is left, and exits with its status."""
+def run(
+    main: Callable[[list[str]], int],
+    define_flags: Callable[[flags.FlagValues, list[str]], None],
+    usage: str,
+) -> None:
+    """Parses sys.argv into absl's FLAGS, calls main with what is left, and exits with its status.
+
+    Args:
+      main: returns the exit status, or raises UserError.
+      define_flags: called with FLAGS and the checked arguments.
+      usage: printed before the flags in answer to --help.
+    """
 
     def parse(argv: Sequence[str]) -> list[str]:
         try:
-            sys.argv[:] = check_config_flags(list(argv))  # ml_collections reads it there again.
-            return flag_values(sys.argv)
-        except SystemExit:
             if any(re.fullmatch(HELP, arg) for arg in argv):
-                sys.exit(0)  # absl leaves with 1 after --help, which is no failure.
+                define_flags(flags.FLAGS, [])
+                own_flags = flags.FLAGS.module_help(define_flags.__module__)
+                print(usage.replace('PROGRAM', program(argv)), own_flags, sep='\n')
+                sys.exit(0)
+            checked = check_config_flags(expand_flag_files(argv))
+            define_flags(flags.FLAGS, checked)
+            return flags.FLAGS(checked)
+        except SystemExit as error:
+            if error.code == 0:
+                raise
             _leave('the config file called sys.exit()', BAD_FLAGS)
         except KeyboardInterrupt:
             sys.exit(INTERRUPTED)
@@ -61,15 +77,31 @@ def run(main: Callable[[list[str]], int], flag_values: flags.FlagValues) -> None
     app.run(guarded, flags_parser=parse)
 
 
+def expand_flag_files(argv: Sequence[str]) -> list[str]:
+    """The arguments, with what is in the files of --flagfile in their places.
+
+    Raises:
+      UserError: such a file cannot be read.
+    """
+    try:
+        return [argv[0], *flags.FLAGS.read_flags_from_files(list(argv[1:]), force_gnu=True)]
+    except flags.CantOpenFlagFileError as error:
+        reason = str(error).partition('flagfile: ')[2]
+        raise UserError(f'cannot read the file of --flagfile ({reason}); check its path') from None
+    except UnicodeDecodeError:
+        raise UserError('the file of --flagfile is no text; give a flag a line') from None
+
+
 def check_config_flags(argv: list[str]) -> list[str]:
     """Checks --config and its overrides, and puts --config first, where ml_collections wants it.
 
-    Of several --config, the last one counts, as of any flag.
+    The name of a built-in recipe becomes the path of its file. Of several --config, the last one
+    counts, as of any flag.
 
     Raises:
-      UserError: the file is missing or an override names no knob.
+      UserError: there is neither file nor recipe, or an override names no setting.
     """
-    program, *args = argv
+    started_as, *args = argv
     config, rest = None, []
     while args:
         arg = args.pop(0)
@@ -79,23 +111,36 @@ def check_config_flags(argv: list[str]) -> list[str]:
         elif '=' in arg or args:
             config = value if '=' in arg else args.pop(0)
     if config is None:
-        if any(re.fullmatch(HELP, arg) for arg in rest):
-            return argv
-        raise UserError(f'--config is missing; try --config={_known_configs()[0]}')
-    path = Path(config.split(':')[0])
-    # Not path.is_file(): that raises where a folder above is closed.
-    if not os.path.isfile(path) or not os.access(path, os.R_OK):
+        raise UserError(f'--config is missing; try --config={_known_configs("configs/")[0]}')
+    name, colon, argument = config.partition(':')
+    path = name
+    if not _can_be_read(path) and Path(name).name == name:
+        path = str(recipes_folder() / f'{name}.py')
+    if not _can_be_read(path):
+        known = _known_configs(name)
         raise UserError(
-            f'--config={path} is not a file that can be read; '
-            + nearest(path.name, _known_configs(), os.path.basename)
+            f'--config={name} is not a file that can be read, nor a built-in recipe; '
+            + nearest(Path(name).stem, known, lambda other: Path(other).stem)
         )
     known = [f'--config.{name}' for name, _ in flatten(Config())]
     for arg in rest:
         override = re.match(r'--?(?:no)?config\.([^=]*)', arg)
         if override and f'--config.{override[1]}' not in known:
-            name = arg.split('=')[0]
-            raise UserError(f'{name} is no knob; {nearest_knob(name, known)}')
-    return [program, f'--config={config}', *rest]
+            setting = arg.split('=')[0]
+            raise UserError(f'unknown setting {setting}; {nearest_knob(setting, known)}')
+    return [started_as, f'--config={path}{colon}{argument}', *rest]
+
+
+def program(argv: Sequence[str]) -> str:
+    """How the program was started, as one types it."""
+    return 'python main.py' if Path(argv[0]).name == 'main.py' else 'gptjax'
+
+
+def recipes_folder() -> Path:
+    """The config files that come with gptjax: in a wheel inside of the package, else beside it."""
+    package = Path(__file__).parent
+    inside = package / 'configs'
+    return inside if inside.is_dir() else package.parent / 'configs'
 
 
 def command_to_repeat(argv: Sequence[str]) -> str:
@@ -108,7 +153,17 @@ def command_to_repeat(argv: Sequence[str]) -> str:
             kept.append(arg)
         elif '=' not in arg and not arg.endswith('json') and args:
             args.pop(0)  # Its value.
-    return shlex.join(['python', 'main.py', *kept])
+    return shlex.join([*program(argv).split(), *kept])
+
+
+def with_flags(message: str) -> str:
+    """A message whose remedy, what follows the first '; ', names knobs by their flags."""
+    problem, separator, remedy = message.partition('; ')
+    if remedy.startswith(('did you mean', 'known are')):  # Names in a file, and not to be typed.
+        return message
+    knobs = '|'.join(re.escape(name) for name, _ in flatten(Config()) if '.' in name)
+    names = rf'(?<![\w.-])({knobs})(?!\w|\.\w)'
+    return problem + separator + re.sub(names, r'--config.\1', remedy)
 
 
 def read_prompts(prompts: Sequence[str], prompt_file: str | None) -> tuple[str, ...]:
@@ -154,10 +209,16 @@ def default_workdir(config: str) -> str:
     return os.path.join('runs', Path(path).stem + (f'-{argument}' if argument else ''))
 
 
-def _known_configs() -> list[str]:
-    first = 'configs/char.py'
-    others = sorted(map(str, Path('configs').glob('*.py')))
-    return [first, *(name for name in others if name != first)]
+def _can_be_read(path: str) -> bool:
+    # Not Path.is_file(): that raises where a folder above is closed.
+    return os.path.isfile(path) and os.access(path, os.R_OK)
+
+
+def _known_configs(like: str) -> list[str]:
+    """The files in configs/ if `like` is a path and they are there, else all recipes' names."""
+    paths = Path('configs').glob('*.py') if '/' in like or like.endswith('.py') else ()
+    names = sorted(map(str, paths)) or sorted(p.stem for p in recipes_folder().glob('*.py'))
+    return sorted(names, key=lambda name: Path(name).stem != 'char')  # The one to begin with.
 
 
 def _leave(error: Exception | str, status: int):
@@ -166,5 +227,8 @@ def _leave(error: Exception | str, status: int):
     if 'whilst parsing config file' in message:
         # ml_collections wraps what a config file raised in its whole traceback.
         message = message.strip().splitlines()[-1].split(': ', 1)[-1]
-    print(f'main.py: {" ".join(message.split())}', file=sys.stderr)
+    if isinstance(error, UserError):
+        message = with_flags(message)
+    name = program(sys.argv).split()[-1]
+    print(f'{name}: {" ".join(message.split())}', file=sys.stderr)
     sys.exit(status)

@@ -16,11 +16,15 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # main.py and configs/ are not in the package.
 
 import dataclasses  # noqa: E402
+import importlib.util  # noqa: E402
 import subprocess  # noqa: E402
 
 import pytest  # noqa: E402
 
 from gptjax.config import Config, DataConfig, ModelConfig, SampleConfig, TrainConfig  # noqa: E402
+
+HAS_TORCH = all(importlib.util.find_spec(name) for name in ('torch', 'transformers'))
+TORCH_COMMAND = "pip install -e '.[test,torch]' && python -m pytest -m torch"
 
 VERSE = (
     'ROMEO:\nBut, soft! what light through yonder window breaks?\n'
@@ -28,6 +32,30 @@ VERSE = (
     'ROMEO:\nShe speaks: O, speak again, bright angel! for thou art\n'
     "As glorious to this night, being o'er my head\nAs is a winged messenger of heaven.\n\n"
 )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leaves out the tests that need PyTorch where it is not installed."""
+    if not HAS_TORCH:
+        needing = [item for item in items if item.get_closest_marker('torch')]
+        items[:] = [item for item in items if item not in needing]
+        config.hook.pytest_deselected(items=needing)
+
+
+def pytest_report_header():
+    """Says so."""
+    return [] if HAS_TORCH else [f'left out, needs PyTorch: {TORCH_COMMAND}']
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Says so again with -q, which hides the header."""
+    if not HAS_TORCH and terminalreporter.verbosity < 0:
+        terminalreporter.write_line(pytest_report_header()[0])
+
+
+def import_or_none(name: str):
+    """A module of the PyTorch extra, for tests that are marked `torch`."""
+    return importlib.import_module(name) if HAS_TORCH else None
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The command line: every mistake is one line on standard error, with the right status, at once."""
 
+import ast
 import os
 import re
 import signal
@@ -22,7 +23,9 @@ def test_help_answers_in_under_a_second_and_loads_nothing_heavy():
     assert time.monotonic() - began < 1.0
     assert done.returncode == 0
     assert '--mode: <train|sample|eval|data|bench|import|export>' in done.stdout
-    program = 'import sys, main; print([m for m in ("jax", "flax", "orbax") if m in sys.modules])'
+    program = (
+        'import sys, gptjax.cli; print([m for m in ("jax", "flax", "orbax") if m in sys.modules])'
+    )
     done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == '[]'
 
@@ -35,15 +38,29 @@ def test_help_answers_in_under_a_second_and_loads_nothing_heavy():
         (['--config=configs'], 2, 'configs is not a file that can be read'),
         (['--mode=train', '--config'], 2, '--config is missing'),
         ([CHAR, '--mode=train', '--workdir=README.md'], 1, 'workdir=README.md is a file; give'),
-        (['--config', 'zzz'], 2, 'zzz is not a file .* known are configs/char.py, '),
+        (['--config', 'zzz'], 2, 'zzz is not a file .* known are char, bigram, '),
         (['--config=configs/char.py:huge'], 2, 'char.py:huge is unknown; use :small or :baby'),
         (['--config=configs/char_nanogpt.py'], 2, 'is unknown; use :cpu or :gpu'),
-        ([CHAR, '--config.model.nlayer=3'], 2, 'no knob; did you mean --config.model.n_layer'),
-        ([CHAR, '--config.n_layer=3'], 2, 'no knob; did you mean --config.model.n_layer'),
+        (['--config=cha:small'], 2, 'cha is not a file .* nor a built-in recipe; did you mean cha'),
+        (['--config=char:huge'], 2, 'char.py:huge is unknown; use :small or :baby'),
+        (['--flagfile=none'], 2, "main.py: cannot read the file of --flagfile .*'none'"),
+        (['--flagfile'], 2, '--flagfile with no argument'),
+        (['--flagfile=data'], 2, 'cannot read the file of --flagfile .*Is a directory'),
+        (['--flagfile=docs/gan_toy.png'], 2, 'the file of --flagfile is no text; give a flag a li'),
+        (
+            [CHAR, '--config.model.nlayer=3'],
+            2,
+            'main.py: unknown setting --config.model.nlayer; did you mean --config.model.n_layer',
+        ),
+        (
+            [CHAR, '--config.n_layer=3'],
+            2,
+            'unknown setting .*; did you mean --config.model.n_layer',
+        ),
         ([CHAR, '--config.model.n_layer=x'], 2, "n_layer=x: invalid literal for int.*'x'"),
         ([CHAR, '--config.model.bias=perhaps'], 2, 'bias=perhaps: '),
         ([CHAR, '--config.train.learning_rate=fast'], 2, 'learning_rate=fast: could not convert'),
-        ([CHAR, '--config.=3'], 2, '--config. is no knob;'),
+        ([CHAR, '--config.=3'], 2, 'unknown setting --config.;'),
         ([CHAR, '--workdir='], 1, "--workdir='' is no usable name; give a folder"),
         ([CHAR, '--workdir=a\udcffb'], 1, 'is no usable name; give a folder'),
         (
@@ -53,7 +70,7 @@ def test_help_answers_in_under_a_second_and_loads_nothing_heavy():
         ),
         ([CHAR, '--wokdir=x'], 2, "Unknown command line flag 'wokdir'. Did you mean: workdir"),
         ([CHAR, 'train'], 1, "unexpected argument 'train'; options begin with --"),
-        ([CHAR, '--config.model.n_embd=130'], 1, 'n_embd=130 is not divisible .*n_head=4; .*=132'),
+        ([CHAR, '--config.model.n_embd=130'], 1, 'n_head=4; try --config.model.n_embd=132'),
         ([CHAR, '--config.model.n_layer=-2'], 1, 'model.n_layer=-2 must be at least 1'),
         ([CHAR, '--config.sample.temperature=-1'], 1, 'temperature=-1.0 must be at least 0'),
         ([CHAR, '--mode=sample', '--prompt_file=none'], 1, 'cannot read --prompt_file=none: No su'),
@@ -126,6 +143,51 @@ def test_an_unreadable_config_is_refused(tmp_path, closed):
             command_line.check_config_flags(['main.py', f'--config={path}'])
 
 
+def started(program, *args, cwd=ROOT):
+    """The command line in a process whose name is `program`."""
+    code = f'import sys; sys.argv[0] = {program!r}; from gptjax.cli import main; main()'
+    environment = os.environ | {'PYTHONPATH': str(ROOT)}
+    command = [sys.executable, '-c', code, *args]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(('program', 'typed'), [('a/main.py', 'python main.py'), ('gptjax',) * 2])
+def test_messages_and_commands_begin_with_how_the_program_was_started(program, typed, tmp_path):
+    line = one_line(started(program, '--config=char:small', '--mode=sample', cwd=tmp_path), 1)
+    assert line == (
+        f'{typed.split()[-1]}: there is no trained model in runs/char-small; '
+        f'train it first: {typed} --config=char:small --mode=train'
+    )
+    assert f'  {typed} --config=char --mode=train' in started(program, '--help').stdout
+
+
+def test_outside_of_the_project_recipes_are_known_by_their_names(tmp_path):
+    for config in ('configs/char.py', 'cha'):
+        line = one_line(started('gptjax', f'--config={config}', cwd=tmp_path), 2)
+        assert f'gptjax: --config={config} is not a file that can be read' in line
+        assert line.endswith('did you mean char?')
+    assert one_line(started('gptjax', cwd=tmp_path), 2).endswith('try --config=char')
+
+
+def test_a_file_of_ones_own_comes_before_a_recipe_of_that_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    argv = ['gptjax', '--config=char:small']
+    recipe = f'--config={ROOT / "configs" / "char.py"}:small'
+    assert command_line.check_config_flags(argv) == ['gptjax', recipe]
+    (tmp_path / 'char').write_text('')
+    assert command_line.check_config_flags(argv) == argv
+
+
+def test_a_flag_file_may_hold_the_config_and_its_overrides(tmp_path):
+    path = tmp_path / 'flags'
+    path.write_text('--config.train.steps=0\n# a comment\n--config=char:small\n')
+    line = one_line(run_main(f'--flagfile={path}', '--mode=train'), 1)
+    assert 'train.steps=0 must be at least 1' in line
+    path.write_text(f'--config=char:small\n--workdir={tmp_path / "run"}\n')
+    line = one_line(run_main('--flagfile', str(path), '--mode=sample'), 1)
+    assert line.endswith(f'train it first: python main.py --flagfile {path} --mode=train')
+
+
 def test_overrides_may_come_before_the_config():
     argv = ['main.py', '--config.train.steps=3', '--mode=eval', '--config', 'configs/char.py']
     expected = ['main.py', '--config=configs/char.py', '--config.train.steps=3', '--mode=eval']
@@ -161,6 +223,35 @@ def test_of_several_configs_the_last_one_counts():
     ]
 
 
+@pytest.mark.parametrize(
+    ('message', 'expected'),
+    [
+        ('model.n_embd=3 is odd; try model.n_embd=4', '; try --config.model.n_embd=4'),
+        ('a; use train.steps=1, or translation.buckets=1', '; use --config.train.steps=1, or --co'),
+        ('model.bias=2 must be at most 1; set model.bias accordingly', 'set --config.model.bias a'),
+        ('a; set train.init_from=D and train.lora_targets', '=D and --config.train.lora_targets'),
+        ('a; use --config.train.resume=auto', 'a; use --config.train.resume=auto'),
+        ('unknown key model.x; did you mean model.bias', 'x; did you mean model.bias'),
+        ('model.bias=1 has no remedy', 'model.bias=1 has no remedy'),
+        ('a; edit my.model.bias=1 or model.bias.txt', 'a; edit my.model.bias=1 or model.bias.txt'),
+    ],
+)
+def test_the_remedy_of_a_message_gets_the_flags_to_type(message, expected):
+    told = command_line.with_flags(message)
+    assert expected in told
+    assert told.startswith(message.partition('; ')[0])
+
+
+def test_below_the_command_line_no_message_names_a_flag():
+    above = ('modes', 'main.py', 'cli.py', 'command_line.py')
+    for path in (ROOT / 'gptjax').rglob('*.py'):
+        if path.relative_to(ROOT / 'gptjax').parts[0] in above:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Raise):
+                assert not re.search(r'--(config|mode|workdir|prompt)', ast.unparse(node)), path
+
+
 def test_prompts_from_flags_and_a_file(tmp_path):
     path = tmp_path / 'prompts.txt'
     path.write_text('two\nthree\n')
@@ -177,9 +268,9 @@ def test_prompts_from_flags_and_a_file(tmp_path):
 
 
 def test_ctrl_c_outside_training_is_quiet():
-    program = 'import main, time; from gptjax import command_line\nfrom absl import flags\n'
+    program = 'import time; from gptjax import cli, command_line\n'
     program += 'def wait(argv): print("ready", flush=True); time.sleep(60)\n'
-    program += 'command_line.run(wait, flags.FLAGS)'
+    program += 'command_line.run(wait, cli.define_flags, "")'
     process = subprocess.Popen(
         [sys.executable, '-c', program, CHAR],
         cwd=ROOT,

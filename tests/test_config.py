@@ -53,7 +53,7 @@ def test_flatten_lists_dotted_names():
         (
             ModelConfig,
             {'n_embd': 9, 'n_head': 3, 'position': 'sinusoidal'},
-            'sinusoidal needs an even n_embd, not 9; try --config.model.n_embd=12',
+            'sinusoidal needs an even n_embd, not 9; try model.n_embd=12',
         ),
         (ModelConfig, {'tied_head': True, 'head_bias': True}, 'head_bias=True needs a head of its'),
         (ModelConfig, {'n_layer': -1}, 'model.n_layer=-1 must be at least 1'),

@@ -10,7 +10,7 @@ from gptjax.errors import UserError
 class DataConfig:
     """Where the text comes from and how it is cut."""
 
-    corpus: str = knob('shakespeare', 'a name from data/corpora.toml; unused if path is given')
+    corpus: str = knob('shakespeare', 'a name from text/corpora.toml; unused if path is given')
     path: str = knob('', 'a UTF-8 text file of your own, or a folder of such files')
     val_path: str = knob('', 'a separate validation text; otherwise a part of the text is held out')
     val_fraction: float = knob(0.1, 'share of the text held out', above=0.0, below=1.0)
@@ -36,12 +36,12 @@ class DataConfig:
     order: str = knob(
         'random', 'training batches: random windows, or in order', choices=('random', 'consecutive')
     )
-    cache_dir: str = knob('', 'downloads and token files; empty means data/cache of the project')
+    cache_dir: str = knob('', 'downloads and token files; empty: ~/.cache/gptjax')
 
     def __post_init__(self):
         check_bounds(self)
         if self.val_path and not self.path:
             raise UserError(
                 f'data.val_path={self.val_path} needs a training text of your own beside it; '
-                'add --config.data.path=FILE'
+                'add data.path=FILE'
             )

@@ -91,12 +91,12 @@ class GanConfig:
         if not self.n_noise_layer + self.n_plain_layer:
             raise UserError(
                 'gan.n_noise_layer=0 and gan.n_plain_layer=0 leave a generator without blocks; '
-                'add --config.gan.n_plain_layer=1'
+                'add gan.n_plain_layer=1'
             )
         if self.pooling == 'none' and not self.n_class_layer:
             raise UserError(
                 'gan.n_class_layer=0 leaves the class token alone with itself; '
-                'add --config.gan.n_class_layer=1 or --config.gan.pooling=average'
+                'add gan.n_class_layer=1 or gan.pooling=average'
             )
 
 

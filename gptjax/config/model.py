@@ -64,19 +64,19 @@ class ModelConfig:
         if width % heads:
             raise UserError(
                 f'model.n_embd={width} is not divisible by model.n_head={heads}; '
-                f'try --config.model.n_embd={heads * (width // heads + 1)}'
+                f'try model.n_embd={heads * (width // heads + 1)}'
             )
         if self.position == 'rotary' and (width // heads) % 2:
             raise UserError(
                 f'model.position=rotary needs an even head width, and n_embd/n_head is '
-                f'{width // heads}; try --config.model.n_embd={heads * (width // heads + 1)}'
+                f'{width // heads}; try model.n_embd={heads * (width // heads + 1)}'
             )
         if self.position == 'sinusoidal' and width % 2:
             raise UserError(
                 f'model.position=sinusoidal needs an even n_embd, not {width}; '
-                f'try --config.model.n_embd={width + heads}'
+                f'try model.n_embd={width + heads}'
             )
         if self.tied_head and self.head_bias:
             raise UserError(
-                'model.head_bias=True needs a head of its own; add --config.model.tied_head=False'
+                'model.head_bias=True needs a head of its own; add model.tied_head=False'
             )

@@ -39,7 +39,7 @@ class SampleConfig:
         if 1 < self.beam < self.num_samples:
             raise UserError(
                 f'sample.num_samples={self.num_samples} is more than the sample.beam={self.beam} '
-                f'that there are; try --config.sample.beam={self.num_samples}'
+                f'that there are; try sample.beam={self.num_samples}'
             )
 
 

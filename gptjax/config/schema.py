@@ -32,7 +32,7 @@ def check_bounds(config) -> None:
         if bounds['choices'] and value not in bounds['choices']:
             raise UserError(
                 f'{name}={value!r} is not one of {", ".join(bounds["choices"])}; '
-                f'set --config.{name} to one of these'
+                f'set {name} to one of these'
             )
         for bound, holds, words in (
             ('low', lambda v, b: v >= b, 'at least'),
@@ -45,12 +45,12 @@ def check_bounds(config) -> None:
             if limit is not None and not holds(value, limit):
                 raise UserError(
                     f'{name}={value} must be {words} {limit} ({bounds["meaning"]}); '
-                    f'set --config.{name} accordingly'
+                    f'set {name} accordingly'
                 )
         if isinstance(value, int) and abs(value) > LARGEST_INT:
             raise UserError(f'{name}={value} must be at most {LARGEST_INT}; set it lower')
         if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f'{name}={value} must be finite; set --config.{name} accordingly')
+            raise UserError(f'{name}={value} must be finite; set {name} accordingly')
 
 
 def flatten(config: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:

@@ -49,19 +49,19 @@ class TrainConfig:
         if self.batch_size % self.accumulate:
             raise UserError(
                 f'train.batch_size={self.batch_size} is not divisible by '
-                f'train.accumulate={self.accumulate}; try --config.train.batch_size='
+                f'train.accumulate={self.accumulate}; try train.batch_size='
                 f'{self.accumulate * math.ceil(self.batch_size / self.accumulate)}'
             )
         names = ('query', 'key', 'value', 'out', 'up', 'down')
         if unknown := [name for name in self.lora_targets if name not in names]:
             raise UserError(
                 f'train.lora_targets has {unknown[0]!r}, which is none of {", ".join(names)}; '
-                'set --config.train.lora_targets=\'("query","value")\' or others of these'
+                'set train.lora_targets=\'("query","value")\' or others of these'
             )
         if self.lora_rank and not (self.init_from and self.lora_targets):
             raise UserError(
                 f'train.lora_rank={self.lora_rank} needs a model to change and matrices of it; '
-                'set --config.train.init_from=DIR and --config.train.lora_targets'
+                'set train.init_from=DIR and train.lora_targets'
             )
         if self.min_learning_rate > self.learning_rate:
             raise UserError(

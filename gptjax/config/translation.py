@@ -23,5 +23,5 @@ class TranslationConfig:
         if self.copy and not self.shared_vocab:
             raise UserError(
                 'translation.copy=True needs one vocabulary for both languages; '
-                'add --config.translation.shared_vocab=True'
+                'add translation.shared_vocab=True'
             )

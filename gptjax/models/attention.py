@@ -86,9 +86,7 @@ def uses_cudnn(config: ModelConfig, train: bool) -> bool:
     """
     why_not = why_not_cudnn(config, train)
     if config.attention == 'cudnn' and why_not:
-        raise UserError(
-            f'model.attention=cudnn is impossible: {why_not}; use --config.model.attention=auto'
-        )
+        raise UserError(f'model.attention=cudnn is impossible: {why_not}; use model.attention=auto')
     return config.attention != 'xla' and not why_not
 
 

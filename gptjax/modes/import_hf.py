@@ -3,14 +3,15 @@
 import dataclasses
 import json
 import math
+import shlex
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from gptjax import extras
 from gptjax.errors import UserError
 from gptjax.interop import hf_gpt2, hf_tokenizer
-from gptjax.modes import extras
 from gptjax.modes.request import Request
 from gptjax.tasks.language_model.task import LanguageModel
 from gptjax.text import archives
@@ -46,11 +47,9 @@ def run(request: Request) -> int:
     saved.close()
     run_files.save(task.config, task.save, workdir)
     say(f'Imported {task.describe_model()} from {folder} into {workdir}. Now type, for example:')
-    say(f'  {request.command} --mode=sample --workdir={workdir}')
-    say(
-        '  python main.py --config=configs/gpt2_finetune.py --mode=train '
-        f'--config.train.init_from={workdir}'
-    )
+    say(f'  {request.command} --mode=sample')
+    finetune = f'{request.program} --config=gpt2_finetune --mode=train'
+    say(f'  {finetune} --config.train.init_from={shlex.quote(str(workdir))}')
     return 0
 
 

@@ -24,6 +24,7 @@ class Request:
     source: str = ''  # of --mode=import
     target: str = ''  # of --mode=export
     html: str = ''  # of --mode=sample
+    program: str = 'python main.py'  # how it was started
 
 
 @dataclasses.dataclass(frozen=True)

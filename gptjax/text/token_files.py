@@ -206,7 +206,7 @@ def _documents(source: Source, data: DataConfig, say: Say) -> list[_Document]:
         documents[piece.document].chars += len(piece.text)
     for paths, is_val in ((source.train, False), (source.val, True)):
         if paths and not any(d.chars for d in documents if d.is_val == is_val):
-            raise UserError(f'{paths[0]} is empty; give a text with --config.data.path=FILE')
+            raise UserError(f'{paths[0]} is empty; give a text with data.path=FILE')
     return documents
 
 
@@ -219,7 +219,7 @@ def _held_out(documents: list[_Document], data: DataConfig) -> list[int]:
         if not 0 < count < len(documents):
             raise UserError(
                 f'data.split=documents cannot hold out {data.val_fraction} of {len(documents)} '
-                'documents; give more of them, or use --config.data.split=end'
+                'documents; give more of them, or use data.split=end'
             )
         # The same ones in every run, whatever its seed: losses are to be comparable.
         chosen = set(np.random.default_rng(0).permutation(len(documents))[:count].tolist())

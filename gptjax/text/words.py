@@ -90,7 +90,7 @@ class WordTokenizer:
         if unknown:
             raise UnknownTextError(
                 f'the word {unknown[0]!r} is not in the vocabulary of {len(self.words)} words; '
-                'use another, or drop unknown words with --config.sample.unknown=skip'
+                'use another, or drop unknown words with sample.unknown=skip'
             )
 
     def drop_unknown(self, text: str) -> str:

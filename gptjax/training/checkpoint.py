@@ -141,7 +141,7 @@ class Checkpoints:
     def _no_sound_checkpoint(self) -> str:
         return (
             f'no sound checkpoint in {self.folder}; restore one from a backup, '
-            'or train again with another --workdir'
+            'or train again with another work directory'
         )
 
     def _restore(self, like: TrainState, step: int) -> TrainState:

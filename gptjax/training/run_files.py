@@ -58,8 +58,8 @@ def load_config(workdir: Path) -> Config:
         return from_json(path.read_text(encoding='utf-8'))
     except FileNotFoundError:
         raise UserError(
-            f'there is no run in {workdir} (no config.json); name the --workdir of a trained or '
-            'imported model'
+            f'there is no run in {workdir} (no config.json); name the work directory '
+            'of a trained or imported model'
         ) from None
     except (OSError, ValueError) as error:
         raise UserError(f'cannot read {path} ({error}); restore it from a backup') from None

@@ -4,8 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
-import transformers
 
 from gptjax.config import ModelConfig, SampleConfig
 from gptjax.errors import UserError
@@ -13,6 +11,9 @@ from gptjax.generation import sample
 from gptjax.interop import hf_gpt2
 from gptjax.models.decoder import Decoder
 from gptjax.training.checkpoint import flat_leaves
+from tests.conftest import import_or_none
+
+torch, transformers = import_or_none('torch'), import_or_none('transformers')
 
 SHAPES = [
     {'vocab_size': 61, 'n_positions': 128, 'n_embd': 24, 'n_layer': 2, 'n_head': 3},
@@ -50,6 +51,7 @@ def first():
     return both(SHAPES[0])
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize('i', range(len(SHAPES)))
 def test_logits_equal_theirs(i, first):
     theirs, _, model, params = first if i == 0 else both(SHAPES[i])
@@ -62,6 +64,7 @@ def test_logits_equal_theirs(i, first):
     np.testing.assert_array_equal(found.argmax(-1), expected.argmax(-1))
 
 
+@pytest.mark.torch
 def test_greedy_generation_is_theirs_token_for_token(first):
     theirs, _, model, params = first
     prompt = [3, 1, 4, 1, 5]
@@ -73,6 +76,7 @@ def test_greedy_generation_is_theirs_token_for_token(first):
     assert found.tolist() == expected[0, len(prompt) :].tolist()
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize('i', range(len(SHAPES)))
 def test_export_undoes_import_bit_by_bit(i, first):
     _, arrays, model, params = first if i == 0 else both(SHAPES[i])
@@ -84,6 +88,7 @@ def test_export_undoes_import_bit_by_bit(i, first):
         np.testing.assert_array_equal(array, arrays[name])
 
 
+@pytest.mark.torch
 def test_models_without_biases_and_with_padding_are_expressed_too():
     config = ModelConfig(
         block_size=8, n_layer=1, n_head=2, n_embd=8, position='learned', norm='layer',
@@ -106,6 +111,7 @@ def test_models_without_biases_and_with_padding_are_expressed_too():
     np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.torch
 def test_every_mismatch_is_listed(first):
     _, arrays, model, _ = first
     arrays = dict(arrays)

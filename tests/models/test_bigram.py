@@ -5,7 +5,7 @@ import numpy as np
 
 from gptjax import tasks
 from gptjax.config import MeshConfig, SampleConfig
-from gptjax.generation import sample
+from gptjax.generation.engine import generate
 from gptjax.parallel.mesh import Layout
 from gptjax.training.loop import Steps, initial_state
 from tests.conftest import replace
@@ -32,14 +32,14 @@ def test_it_reaches_the_entropy_of_counted_bigrams(tiny):
     expected = nats[val[:-1], val[1:]].mean()
     found = task.evaluate(state.params, layout, whole=True)['val_loss']
     assert abs(found - expected) < 0.02
-    (ids,) = sample.generate(
-        task.model, state.params, [np.array([3])], SampleConfig(max_new_tokens=40, temperature=0.0)
-    )
+    engine = task.engine(state.params, rows=1, chunk=16)
+    greedy = SampleConfig(max_new_tokens=40, temperature=0.0)
+    (ids,) = generate(engine, [np.array([3])], greedy)
     table = np.asarray(state.params['params']['table']['embedding'])
     expected_ids, token = [], 3
     for _ in range(40):
         token = int(table[token].argmax())
         expected_ids.append(token)
-    assert ids.tolist() == expected_ids
+    assert ids == expected_ids
     assert task.flops_per_token() < 12 * 16 * 16 * 3
     assert jax.tree.leaves(state.params)[0].shape == counts.shape

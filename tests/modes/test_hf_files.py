@@ -1,19 +1,20 @@
 """--mode=export and --mode=import as a user types them, with transformers on the other side."""
 
 import json
+import shlex
 import shutil
 
 import numpy as np
 import pytest
-import torch
-import transformers
 from safetensors.numpy import load_file
 
 from gptjax.config import Config
 from gptjax.errors import UserError
 from gptjax.modes import export_hf, import_hf
 from gptjax.modes.request import Request, load_trained
-from tests.conftest import VERSE, one_line, run_main
+from tests.conftest import VERSE, import_or_none, one_line, run_main
+
+torch, transformers = import_or_none('torch'), import_or_none('transformers')
 
 SMALL = [
     '--config=configs/char_nanogpt.py:cpu',
@@ -42,6 +43,7 @@ def exported(tmp_path_factory, verse_file):
     return flags, folder
 
 
+@pytest.mark.torch
 def test_transformers_loads_an_exported_character_model(exported):
     """The same loss over the whole validation split, and the same tokens."""
     flags, folder = exported
@@ -72,7 +74,13 @@ def test_import_undoes_export(exported, verse_file, tmp_path):
     back = [*gpt2, f'--workdir={tmp_path / "back"}']
     done = run_main(*back, '--mode=import', f'--source={folder / "out"}')
     assert done.returncode == 0, done.stderr
-    assert f'into {tmp_path / "back"}. Now type, for example:' in done.stderr
+    said, sample, finetune = done.stderr.splitlines()[-3:]
+    assert said.endswith(f'into {tmp_path / "back"}. Now type, for example:')
+    assert sample == f'  {shlex.join(["python", "main.py", *back])} --mode=sample'
+    assert finetune == (
+        '  python main.py --config=gpt2_finetune --mode=train '
+        f'--config.train.init_from={tmp_path / "back"}'
+    )
     done = run_main(*back, '--mode=export', f'--target={tmp_path / "again"}')
     assert done.returncode == 0, done.stderr
     there, again = (

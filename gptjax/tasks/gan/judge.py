@@ -16,7 +16,7 @@ from gptjax.training import run_files
 
 HOW_TO_JUDGE = (
     'For perplexity, and the samples of a word GPT beside these: train one on the same sentences '
-    'with --config=configs/gan.py:judge --mode=train, then add --config.ganuse.judge=runs/gan-judge'
+    'with the recipe configs/gan.py:judge, then set ganuse.judge=runs/gan-judge'
 )
 JUDGED_ROWS = 64  # sentences judged at a time
 
@@ -52,15 +52,15 @@ class Judge:
         """
         if not run_files.is_trained(workdir):
             raise UserError(
-                f'ganuse.judge={workdir} has no trained model; train one: '
-                'python main.py --config=configs/gan.py:judge --mode=train'
+                f'ganuse.judge={workdir} has no trained model; '
+                'train the recipe configs/gan.py:judge'
             )
         config = run_files.load_config(workdir)
         if config.task != 'language_model' or config.data.tokenizer != 'word':
             raise UserError(
                 f'ganuse.judge={workdir} is a {config.task} of tokens of kind '
                 f'{config.data.tokenizer}, and judging takes a language_model of words; '
-                'train one: python main.py --config=configs/gan.py:judge --mode=train'
+                'train the recipe configs/gan.py:judge'
             )
         self._task, self._judge = task, tasks.load(config, workdir)
         _, state = run_files.restore(self._judge, workdir, 'best', Layout(MeshConfig(), 1))

@@ -46,12 +46,12 @@ def prepare(source: Source, config: Config, say: Say = print) -> Sentences:
     if data.tokenizer != 'word':
         raise UserError(
             f'data.tokenizer={data.tokenizer} has no words, and task=gan writes word by word; '
-            'add --config.data.tokenizer=word'
+            'add data.tokenizer=word'
         )
     if block_size < gan.max_words + 2:
         raise UserError(
             f'model.block_size={block_size} is too short for <START>, gan.max_words='
-            f'{gan.max_words} words and <END>; try --config.model.block_size={gan.max_words + 2}'
+            f'{gan.max_words} words and <END>; try model.block_size={gan.max_words + 2}'
         )
     sha256 = source_sha256(source, say)
     train, val = (
@@ -186,7 +186,7 @@ def _pysbd():
     except ImportError:
         raise UserError(
             "gan.splitter=library needs pysbd, which is not installed; pip install -e '.[gan]', "
-            'or give a sentence a line and --config.gan.splitter=line'
+            'or give a sentence a line and gan.splitter=line'
         ) from None
     return pysbd.Segmenter(language='en', clean=False)
 

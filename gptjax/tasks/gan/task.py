@@ -271,10 +271,10 @@ def check(config: Config) -> None:
         ('train.optimizer', train.optimizer, train.optimizer != 'muon', 'train.optimizer=adam'),
     ):
         if not fine:
-            raise UserError(f'{name}={value} is not for task=gan; add --config.{remedy}')
+            raise UserError(f'{name}={value} is not for task=gan; add {remedy}')
     if model.position == 'sinusoidal' or not model.n_embd % 2:
         return
     raise UserError(
         f'model.n_embd={model.n_embd} is odd, and the critic has sines and cosines of the '
-        f'positions; try --config.model.n_embd={model.n_embd + 1}'
+        f'positions; try model.n_embd={model.n_embd + 1}'
     )

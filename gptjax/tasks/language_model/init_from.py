@@ -28,7 +28,7 @@ def adopt(config: Config) -> tuple[Config, Tokenizer]:
         raise UserError(
             f'model.block_size={config.model.block_size} is longer than the '
             f'{source.model.block_size} positions that {workdir} has learned; '
-            f'use --config.model.block_size={source.model.block_size} or less'
+            f'use model.block_size={source.model.block_size} or less'
         )
     text = {name: getattr(source.data, name) for name in TEXT}
     config = dataclasses.replace(

@@ -55,7 +55,7 @@ class LanguageModel(LossTask):
                 raise UserError(
                     f'the {name} split of {source.train[0]} has {len(split)} tokens, but '
                     f'model.block_size={needed - 1} needs at least {needed}; use a longer text, '
-                    'a smaller --config.model.block_size or another --config.data.val_fraction'
+                    'a smaller model.block_size or another data.val_fraction'
                 )
         return cls(config, corpus)
 
@@ -139,9 +139,7 @@ class LanguageModel(LossTask):
         """`val_loss` in nats per token; over the whole split also other units of it."""
         val, train = self.corpus.val, self.corpus.train
         if val is None:
-            raise UserError(
-                'an imported model has no held-out text; give one with --config.data.path=FILE'
-            )
+            raise UserError('an imported model has no held-out text; give one with data.path=FILE')
 
         def measure(tokens_T, whole_split: bool) -> tuple[float, float]:
             def step(batch):

@@ -50,7 +50,7 @@ class Buckets:
             raise UserError(
                 f'{too_long_P.sum()} {name} pairs are longer than model.block_size={block_size}: '
                 f'up to {longest} tokens with the one that ends a text; use '
-                f'--config.model.block_size={longest}, or take these pairs out'
+                f'model.block_size={longest}, or take these pairs out'
             )
 
     @property

@@ -43,8 +43,7 @@ def read_splits(
         if target and not path:
             source = 'data.' + name.replace('target_', '')
             raise UserError(
-                f'translation.{name}={target} needs the lines it is aligned with; '
-                f'add --config.{source}=FILE'
+                f'translation.{name}={target} needs the lines it is aligned with; add {source}=FILE'
             )
     source = corpora.source(data, say)
     train = read_pairs(source.train, translation.target_path)
@@ -63,7 +62,7 @@ def read_splits(
         if not part:
             raise UserError(
                 f'there are no {name} pairs in {source.train[0]}; '
-                'give more lines, or another --config.data.val_fraction'
+                'give more lines, or another data.val_fraction'
             )
     return PairSplits(tuple(train), tuple(val), sha256)
 
@@ -81,7 +80,7 @@ def parse_tsv(text: str, name: str) -> list[Pair]:
             raise UserError(
                 f'{name} has {len(target)} tabs in line {number} ({line[:40]!r}), and a pair has '
                 'one, between source and target; for two files add '
-                '--config.translation.target_path=FILE'
+                'translation.target_path=FILE'
             )
         pairs.append((source.strip(), target[0].strip()))
     return pairs

@@ -84,8 +84,8 @@ class Translation(LossTask):
         if config.train.steps_per_call > 1 and shapes > 1:
             raise UserError(
                 f'train.steps_per_call={config.train.steps_per_call} needs batches of one shape, '
-                f'and there are {shapes}; use --config.train.steps_per_call=1, '
-                'or --config.translation.buckets=1'
+                f'and there are {shapes}; use train.steps_per_call=1, '
+                'or translation.buckets=1'
             )
         return task
 

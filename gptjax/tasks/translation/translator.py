@@ -127,7 +127,7 @@ class Translator:
             remedy = (
                 'a word of it is too long: shorten it'
                 if self.options.long_lines == 'split'
-                else 'shorten it, or translate it in parts with --config.sample.long_lines=split'
+                else 'shorten it, or translate it in parts with sample.long_lines=split'
             )
             raise UserError(
                 f'line {number} ({line[:40]!r}...) has {len(self._encode(line))} tokens, and the '

@@ -39,6 +39,7 @@ VARIANTS = {
 }
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_loss_gradients_and_three_steps_agree_with_pytorch(tiny, tmp_path, variant):
     config = replace(tiny, model=VARIANTS[variant], train={'learning_rate': 1e-4})
@@ -51,6 +52,7 @@ def test_loss_gradients_and_three_steps_agree_with_pytorch(tiny, tmp_path, varia
     assert parity['no_gradient'] == (biases if config.model.bias else [])
 
 
+@pytest.mark.torch
 def test_a_wrong_twin_is_noticed(tiny, tmp_path, monkeypatch):
     """Another activation on one side only: parity has to fail."""
     job = run.make_job(tasks.create(tiny, print), tmp_path)
@@ -149,6 +151,7 @@ FLAGS = [
 ]
 
 
+@pytest.mark.torch
 def test_bench_writes_its_figures_and_a_chart(tmp_path, verse_file):
     done = run_main(*FLAGS, f'--config.data.path={verse_file}', f'--workdir={tmp_path}')
     assert done.returncode == 0, done.stderr
@@ -185,6 +188,7 @@ def test_without_pytorch_jax_is_measured_alone(tiny, tmp_path, monkeypatch, caps
     assert 'parity' not in result
 
 
+@pytest.mark.torch
 def test_hugging_face_gets_the_same_model(tiny, tmp_path):
     import torch
 

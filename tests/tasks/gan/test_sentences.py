@@ -127,7 +127,7 @@ def test_a_batch_is_a_function_of_seed_step_and_process():
     ('change', 'message'),
     [
         ({'data': {'tokenizer': 'char'}}, 'data.tokenizer=char has no words'),
-        ({'model': {'block_size': 5}}, 'try --config.model.block_size=6'),
+        ({'model': {'block_size': 5}}, 'try model.block_size=6'),
         ({'gan': {'min_words': 4, 'max_words': 4}, 'data': {'vocab_size': 5}}, 'has 0 training'),
     ],
 )

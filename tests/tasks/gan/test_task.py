@@ -288,10 +288,10 @@ def test_styles(task, config, state, style):
     ('change', 'message'),
     [
         ({'model': {'dropout': 0.1}}, 'model.dropout=0.1 is not for task=gan; add'),
-        ({'model': {'position': 'learned'}}, 'add --config.model.position=sinusoidal'),
-        ({'model': {'tied_head': True}}, 'add --config.model.tied_head=False'),
-        ({'train': {'accumulate': 2}}, 'add --config.train.accumulate=1'),
-        ({'train': {'optimizer': 'muon'}}, 'add --config.train.optimizer=adam'),
+        ({'model': {'position': 'learned'}}, 'add model.position=sinusoidal'),
+        ({'model': {'tied_head': True}}, 'add model.tied_head=False'),
+        ({'train': {'accumulate': 2}}, 'add train.accumulate=1'),
+        ({'train': {'optimizer': 'muon'}}, 'add train.optimizer=adam'),
         ({'model': {'position': 'none', 'n_embd': 9, 'n_head': 3}}, 'n_embd=9 is odd, and'),
     ],
 )
@@ -304,8 +304,8 @@ def test_mistakes_name_the_remedy(config, change, message):
     ('knobs', 'message'),
     [
         ({'min_words': 9, 'max_words': 8}, 'gan.min_words=9 is above gan.max_words=8; lower'),
-        ({'n_noise_layer': 0, 'n_plain_layer': 0}, 'add --config.gan.n_plain_layer=1'),
-        ({'n_class_layer': 0}, 'or --config.gan.pooling=average'),
+        ({'n_noise_layer': 0, 'n_plain_layer': 0}, 'add gan.n_plain_layer=1'),
+        ({'n_class_layer': 0}, 'or gan.pooling=average'),
         ({'penalty': -1.0}, 'gan.penalty=-1.0 must be at least 0.0'),
     ],
 )

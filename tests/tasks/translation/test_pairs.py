@@ -81,7 +81,7 @@ def test_a_split_without_pairs_is_refused(tmp_path, text):
 @pytest.mark.parametrize('name', ['target_path', 'val_target_path'])
 def test_a_target_needs_its_source(name):
     source = 'data.' + name.replace('target_', '')
-    with pytest.raises(UserError, match=rf'{name}=x needs .*--config.{source}=FILE'):
+    with pytest.raises(UserError, match=rf'{name}=x needs .*{source}=FILE'):
         read_splits(DataConfig(), TranslationConfig(**{name: 'x'}))
 
 

@@ -1,0 +1,91 @@
+"""The command line: one config file, one mode.
+
+  PROGRAM --config=char --mode=train
+  PROGRAM --config=char --mode=sample --prompt="ROMEO:"
+
+--config names a recipe that comes with gptjax, or a file such as configs/char.py; after a colon
+comes its argument: --config=char:small. Any setting can be overridden: --config.train.steps=500.
+"""
+
+import importlib
+import sys
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from gptjax import command_line, files
+from gptjax.config import from_config_dict
+from gptjax.errors import UserError
+from gptjax.parallel import devices
+
+# Each module has `run(request) -> exit status`, and is imported when it is asked for.
+MODES = {
+    'train': 'gptjax.modes.train',
+    'sample': 'gptjax.modes.sample',
+    'eval': 'gptjax.modes.evaluate',
+    'data': 'gptjax.modes.data',
+    'bench': 'gptjax.modes.bench.run',
+    'import': 'gptjax.modes.import_hf',
+    'export': 'gptjax.modes.export_hf',
+}
+
+
+def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
+    """Defines all flags.
+
+    Args:
+      values: to define them in.
+      argv: the arguments that will be parsed, where ml_collections looks for its overrides.
+    """
+    both = {'flag_values': values}
+    config_flags.DEFINE_config_file(
+        'config', None, 'Recipe or config file, such as char:small or mine.py.', values,
+        sys_argv=argv,
+    )  # fmt: skip
+    flags.DEFINE_enum('mode', 'train', list(MODES), 'What to do.', **both)
+    flags.DEFINE_string('workdir', None, 'Default: runs/<config file>[-<argument>].', **both)
+    flags.DEFINE_multi_string('prompt', [], 'Text to continue; may be repeated.', **both)
+    flags.DEFINE_string('prompt_file', None, 'A prompt a line; - is standard input.', **both)
+    flags.DEFINE_string('source', '', 'Of --mode=import: a folder or a name on the hub.', **both)
+    flags.DEFINE_string('target', '', 'Of --mode=export: a new folder.', **both)
+    flags.DEFINE_string('html', '', 'Of --mode=sample: a page to write the texts to.', **both)
+    flags.DEFINE_bool(
+        'compilation_cache', True, 'Keep compiled programs in the cache folder.', **both
+    )
+    flags.DEFINE_bool('json', False, 'Print one JSON object on standard output.', **both)
+
+
+def main() -> None:
+    """Does what sys.argv says, and exits with the status of that."""
+    devices.tune_cpu()
+    command_line.run(run_mode, define_flags, __doc__)
+
+
+def run_mode(argv: list[str]) -> int:
+    """Does what the parsed flags say; returns the exit status."""
+    values = flags.FLAGS
+    if argv[1:]:
+        raise UserError(f'unexpected argument {argv[1]!r}; options begin with --, see --help')
+    config = from_config_dict(values.config)
+    prompts = command_line.read_prompts(values.prompt, values.prompt_file)
+    workdir = values.workdir
+    if workdir is None:
+        workdir = command_line.default_workdir(values['config'].config_filename)
+    command_line.check_workdir(workdir)
+    if values.compilation_cache:
+        devices.keep_compiled(files.user_cache() / 'compiled')
+    from gptjax.modes.request import Request
+
+    request = Request(
+        config,
+        Path(workdir),
+        command_line.command_to_repeat(sys.argv),
+        prompts,
+        values.json,
+        values.source,
+        values.target,
+        values.html,
+        command_line.program(sys.argv),
+    )
+    return importlib.import_module(MODES[values.mode]).run(request)
