@@ -2,7 +2,7 @@
 
 python main.py --config=configs/gan.py --mode=train           # fortunes: pre-trained, then play
 python main.py --config=configs/gan.py:judge --mode=train     # a word GPT on the same sentences
-python main.py --config=configs/gan.py --mode=eval --config.ganuse.judge=runs/gan-judge
+python main.py --config=configs/gan.py --mode=eval --config.gan_sampling.judge=runs/gan-judge
 python main.py --config=configs/gan.py:toy --mode=train       # 72 sentences of a small grammar
 python main.py --config=configs/gan.py:pure --mode=train      # fortunes, from noise alone
 python main.py --config=configs/gan.py:paper --mode=train     # the older system's sizes; not run

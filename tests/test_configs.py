@@ -98,7 +98,7 @@ def test_gan_config_trains(config, tmp_path):
     gan += ['pretrain_steps=1', 'critic_steps=0']
     common += [f'--config.gan.{knob}' for knob in gan]
     common += ['--config.model.n_hidden=16', '--config.train.eval_batches=1']
-    common += ['--config.ganuse.samples=20', '--config.sample.num_samples=2']
+    common += ['--config.gan_sampling.samples=20', '--config.sample.num_samples=2']
     done = run_main(*common, *data, '--mode=train')
     assert done.returncode == 0, done.stderr
     assert f'training {config[8:].replace(".py", "")}, ' in done.stderr

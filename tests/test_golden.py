@@ -34,7 +34,7 @@ def golden(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp('golden')
     with tarfile.open(GOLDEN / f'{request.param}.tar.xz') as archive:
         archive.extractall(folder, filter='data')
-    config = replace(Config(), sample=SAMPLING, ganuse={'samples': 50})
+    config = replace(Config(), sample=SAMPLING, gan_sampling={'samples': 50})
     trained = load_trained(Request(config, folder / request.param, ''))
     return trained, EXPECTED[request.param], np.load(GOLDEN / 'logits.npz')[request.param]
 

@@ -15,7 +15,7 @@ from typing import Any
 import ml_collections
 
 from gptjax.config.data import DataConfig
-from gptjax.config.gan import GanConfig, GanUseConfig
+from gptjax.config.gan import GanConfig, GanSamplingConfig
 from gptjax.config.model import ModelConfig
 from gptjax.config.sample import BenchConfig, SampleConfig
 from gptjax.config.schema import build, check_bounds, knob
@@ -28,19 +28,17 @@ from gptjax.errors import UserError
 class Config:
     """The whole configuration of a run; hashable, and the content of config.json."""
 
-    name: str = knob('custom', 'of the recipe, for messages')
-    task: str = knob(
-        'language_model', 'what is learnt', choices=('language_model', 'translation', 'gan')
-    )
-    model: ModelConfig = ModelConfig()
-    data: DataConfig = DataConfig()
-    translation: TranslationConfig = TranslationConfig()
-    train: TrainConfig = TrainConfig()
-    sample: SampleConfig = SampleConfig()
-    mesh: MeshConfig = MeshConfig()
-    bench: BenchConfig = BenchConfig()
-    gan: GanConfig = GanConfig()
-    ganuse: GanUseConfig = GanUseConfig()
+    name: str = knob('custom', 'name of the recipe, for messages')
+    task: str = knob('language_model', 'what is learnt: a name from gptjax.tasks.TASKS')
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    translation: TranslationConfig = dataclasses.field(default_factory=TranslationConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    sample: SampleConfig = dataclasses.field(default_factory=SampleConfig)
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    bench: BenchConfig = dataclasses.field(default_factory=BenchConfig)
+    gan: GanConfig = dataclasses.field(default_factory=GanConfig)
+    gan_sampling: GanSamplingConfig = dataclasses.field(default_factory=GanSamplingConfig)
 
     def __post_init__(self):
         check_bounds(self)
@@ -68,8 +66,8 @@ def from_config_dict(values: Mapping[str, Any] | ml_collections.ConfigDict) -> C
 
 
 def with_use(trained: Config, asked: Config) -> Config:
-    """The configuration of a trained run, with the sections of another that say how to use it."""
-    return dataclasses.replace(trained, sample=asked.sample, ganuse=asked.ganuse)
+    """The configuration of a trained run, with the sampling sections of another configuration."""
+    return dataclasses.replace(trained, sample=asked.sample, gan_sampling=asked.gan_sampling)
 
 
 def to_json(config: Config) -> str:
@@ -79,4 +77,7 @@ def to_json(config: Config) -> str:
 
 def from_json(text: str) -> Config:
     """See `to_json`; raises UserError as `from_config_dict` does."""
-    return from_config_dict(json.loads(text))
+    values = json.loads(text)
+    if isinstance(values, dict) and 'ganuse' in values:  # Its name in version 0.1.0.
+        values['gan_sampling'] = values.pop('ganuse')
+    return from_config_dict(values)

@@ -101,7 +101,7 @@ class GanConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class GanUseConfig:
+class GanSamplingConfig:
     """How a trained generator is shown and judged: may differ from command to command."""
 
     style: str = knob(

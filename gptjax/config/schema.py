@@ -6,6 +6,7 @@ makes the dataclass of nested mappings, `flatten` lists the dotted names.
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,8 +23,8 @@ def knob(default, meaning: str, *, low=None, high=None, above=None, below=None, 
 
 def check_bounds(config) -> None:
     """Raises UserError for the first field whose value is outside its bounds."""
-    section = type(config).__name__.removesuffix('Config').lower()
-    section = section + '.' if section else ''
+    words = re.findall('[A-Z][a-z]*', type(config).__name__.removesuffix('Config'))
+    section = '_'.join(words).lower() + '.' if words else ''
     for field in dataclasses.fields(config):
         value, bounds = getattr(config, field.name), field.metadata
         if not bounds:

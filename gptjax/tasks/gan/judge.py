@@ -16,7 +16,7 @@ from gptjax.training import run_files
 
 HOW_TO_JUDGE = (
     'For perplexity, and the samples of a word GPT beside these: train one on the same sentences '
-    'with the recipe configs/gan.py:judge, then set ganuse.judge=runs/gan-judge'
+    'with the recipe configs/gan.py:judge, then set gan_sampling.judge=runs/gan-judge'
 )
 JUDGED_ROWS = 64  # sentences judged at a time
 
@@ -29,7 +29,8 @@ def compare(task, ours: Sequence, learnt: Sequence, held_out: Sequence) -> dict[
         'words by frequency': likeness.by_frequency(learnt, len(ours), draw),
         'held-out sentences': held_out,
     }
-    judge = Judge(Path(task.config.ganuse.judge), task) if task.config.ganuse.judge else None
+    workdir = task.config.gan_sampling.judge
+    judge = Judge(Path(workdir), task) if workdir else None
     if judge:
         lists['word GPT'] = judge.samples(len(ours))
     rows = {}
@@ -52,13 +53,13 @@ class Judge:
         """
         if not run_files.is_trained(workdir):
             raise UserError(
-                f'ganuse.judge={workdir} has no trained model; '
+                f'gan_sampling.judge={workdir} has no trained model; '
                 'train the recipe configs/gan.py:judge'
             )
         config = run_files.load_config(workdir)
         if config.task != 'language_model' or config.data.tokenizer != 'word':
             raise UserError(
-                f'ganuse.judge={workdir} is a {config.task} of tokens of kind '
+                f'gan_sampling.judge={workdir} is a {config.task} of tokens of kind '
                 f'{config.data.tokenizer}, and judging takes a language_model of words; '
                 'train the recipe configs/gan.py:judge'
             )

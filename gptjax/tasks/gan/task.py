@@ -124,7 +124,7 @@ class Gan(BaseTask):
         Over the whole split there are also the figures that take long, the baselines, and what
         the judge says, if there is one.
         """
-        count = self.config.ganuse.samples if whole else ROWS * self.config.train.eval_batches
+        count = self.config.gan_sampling.samples if whole else ROWS * self.config.train.eval_batches
         ours = self.draw(params, count, layout)
         learnt, held_out = (
             sentences.word_lists(rows) for rows in (self.sentences.train_NT, self.sentences.val_NT)
@@ -140,11 +140,11 @@ class Gan(BaseTask):
     def describe_figures(self, figures: dict[str, Any]) -> str:
         """The figures of `evaluate` as a table for people."""
         text = (
-            f'{self.config.ganuse.samples:,} sentences, mean distance from held-out ones '
+            f'{self.config.gan_sampling.samples:,} sentences, mean distance from held-out ones '
             f'{figures["val_loss"]:.4f} (0 is alike, 1 is nothing in common)\n\n'
             + likeness.table(figures['compared'])
         )
-        if self.config.ganuse.judge:
+        if self.config.gan_sampling.judge:
             return text
         return f'{text}\n\n{judge.HOW_TO_JUDGE}'
 

@@ -32,7 +32,7 @@ class Writer:
     @functools.cached_property
     def as_asked(self):
         """Jitted: as `as_in_training`, with the style that the configuration asks for."""
-        model, kind = self.generator, self.config.ganuse.style
+        model, kind = self.generator, self.config.gan_sampling.style
 
         def write(params, key, row_B, forced_BT, temperature):
             noise = draw_noise(self.config.model, self.config.gan, key, row_B)

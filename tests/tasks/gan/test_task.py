@@ -14,7 +14,7 @@ from gptjax.config import (
     Config,
     DataConfig,
     GanConfig,
-    GanUseConfig,
+    GanSamplingConfig,
     ModelConfig,
     SampleConfig,
     TrainConfig,
@@ -53,7 +53,7 @@ def config(tmp_path_factory) -> Config:
         train=TrainConfig(steps=6, batch_size=4, eval_every=3, save_every=3, eval_batches=1,
                           log_every=1, optimizer='adam', beta1=0.0, beta2=0.9, schedule='constant'),
         sample=SampleConfig(temperature=1.0, num_samples=3),
-        ganuse=GanUseConfig(samples=20),
+        gan_sampling=GanSamplingConfig(samples=20),
     )  # fmt: skip
 
 
@@ -278,7 +278,7 @@ def test_sampling_ends_at_end_and_continues_prompts(task, state, config):
 @pytest.mark.parametrize('style', ['fixed', 'interpolate'])
 def test_styles(task, config, state, style):
     styled = dataclasses.replace(
-        task, config=dataclasses.replace(config, ganuse=GanUseConfig(style=style))
+        task, config=dataclasses.replace(config, gan_sampling=GanSamplingConfig(style=style))
     )
     (texts,) = styled.stream_text(state.params, [''], config.sample)
     assert len(texts) == 3
@@ -339,10 +339,8 @@ def test_a_judge_has_to_be_a_word_level_language_model(task, config, state, tmp_
         if message:
             with pytest.raises(UserError, match=message):
                 Judge(folder, task)
-    judged = dataclasses.replace(
-        task,
-        config=dataclasses.replace(config, ganuse=GanUseConfig(samples=8, judge=str(folder))),
-    )
+    sampling = GanSamplingConfig(samples=8, judge=str(folder))
+    judged = dataclasses.replace(task, config=dataclasses.replace(config, gan_sampling=sampling))
     figures = judged.evaluate(state.params, LAYOUT(), whole=True)
     assert 'word GPT' in figures['compared']
     # One step of training: nearly every word is as likely as any other.
