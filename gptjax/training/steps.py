@@ -91,7 +91,7 @@ def make_train_step(
     return train_step
 
 
-def make_call(train_step):
+def make_multi_step(train_step):
     """Several optimizer steps in one call, which spares tiny models the way to the host and back.
 
     Args:

@@ -109,7 +109,7 @@ def test_a_call_does_the_first_n_of_its_steps_and_compiles_once(task, state):
 
     batches = [task.train_batch(i) for i in range(3)]
     stacked = jax.tree.map(lambda *rows: np.stack(rows), *batches)
-    call = jax.jit(steps.make_call(counted))
+    call = jax.jit(steps.make_multi_step(counted))
     step = jax.jit(task.train_step)
     for n in (3, 1, 2):
         expected, losses = state, []
