@@ -74,7 +74,7 @@ def measure(point: dict) -> dict:
     from gptjax.parallel.mesh import Layout
     from gptjax.tasks.language_model.task import LanguageModel
     from gptjax.text.token_files import Corpus
-    from gptjax.training.loop import Steps, initial_state
+    from gptjax.training.loop import StepRunner, initial_state
 
     point = dict(point)
     batch_size, vocab_size = point.pop('batch_size'), point.pop('vocab_size')
@@ -88,12 +88,12 @@ def measure(point: dict) -> dict:
     task = LanguageModel(config, Corpus(tokenizer, split, split, ''))
     layout = Layout(config.mesh, batch_size)
     state = initial_state(task, layout)
-    steps = Steps(task, layout, state)
+    runner = StepRunner(task, layout, state)
     times: list[float] = []
     done, end = 0, None
     while len(times) < 3 or time.perf_counter() < end:
         began = time.perf_counter()
-        state, metrics, n = steps(state, done, 1)
+        state, metrics, n = runner.run(state, done, 1)
         jax.block_until_ready(metrics)
         done += n
         if done > 2:  # The first ones compile and touch their memory for the first time.

@@ -109,7 +109,7 @@ def whole_split_losses(workdir: Path, began: float):
     layout = Layout(MeshConfig(), jax.device_count())
     like = abstract_state(task, layout)
     checkpoints = Checkpoints(workdir / 'checkpoints')
-    for step in reversed(checkpoints.steps()):
+    for step in reversed(checkpoints.saved()):
         _, state = checkpoints.restore(like, [step])
         loss = task.evaluate(state.params, layout, whole=True)['val_loss']
         seconds = (checkpoints.folder / str(step) / MANIFEST).stat().st_mtime - began

@@ -29,7 +29,7 @@ WANTED = ('config.json', '*.safetensors', 'tokenizer.json', 'vocab.json', 'merge
 def run(request: Request) -> int:
     """Writes the work directory and says what can be done with it."""
     workdir = request.workdir
-    if run_files.config_path(workdir).exists() or run_files.checkpoints(workdir).steps():
+    if run_files.config_path(workdir).exists() or run_files.checkpoints(workdir).saved():
         raise UserError(f'{workdir} already holds a run; use another --workdir')
     if not request.source:
         raise UserError('--mode=import needs --source=DIR, or the name of a model on the hub')

@@ -36,14 +36,14 @@ def run(request: Request) -> int:
     task = tasks.create(config, say)
     checkpoints = open_checkpoints(workdir, config.train.keep)
     like = abstract_state(task, layout)
-    if checkpoints.steps() and not exists:
+    if checkpoints.saved() and not exists:
         raise UserError(
             f'{workdir} has checkpoints but no config.json; restore that file from a backup, '
             'or use another --workdir'
         )
     workdir.mkdir(parents=True, exist_ok=True)
     with _only_one(workdir):
-        if checkpoints.steps():
+        if checkpoints.saved():
             _require_same(request, task)
             step, state = checkpoints.resume(like)
             if step >= config.train.steps:
@@ -58,7 +58,7 @@ def run(request: Request) -> int:
         else:
             _announce(task, layout)
             state = initial_state(task, layout)
-        run_files.save(task.config, task.save, workdir, continues=bool(checkpoints.steps()))
+        run_files.save(task.config, task.save, workdir, continues=bool(checkpoints.saved()))
         outcome = train(task, layout, state, checkpoints, workdir / 'metrics.jsonl')
     rows = read_metrics(workdir / 'metrics.jsonl')
     task.plot(rows, workdir / 'loss.png', f'{config.name} in {workdir}')

@@ -14,7 +14,7 @@ from gptjax.tasks import sizes
 from gptjax.training import steps
 from gptjax.training.diagnosis import diagnose
 from gptjax.training.metrics import Row, plot_losses
-from gptjax.training.optim import make_optimizer, make_schedule
+from gptjax.training.optim import Optimizer, make_optimizer
 
 
 class BaseTask:
@@ -58,13 +58,11 @@ class LossTask(BaseTask):
     @functools.cached_property
     def train_step(self):
         """(state, batch) -> (state, metrics), pure."""
-        config = self.config.train
-        schedule = make_schedule(config)
-        return steps.make_train_step(self.loss, self.optimizer, schedule, config.accumulate)
+        return steps.make_train_step(self.loss, self.optimizer, self.config.train.accumulate)
 
     @functools.cached_property
-    def optimizer(self):
-        """The configured one."""
+    def optimizer(self) -> Optimizer:
+        """The configured rule and its schedule."""
         return make_optimizer(self.config.train)
 
     @functools.cached_property

@@ -49,14 +49,14 @@ class Checkpoints:
         self._manager: ocp.CheckpointManager | None = None
         self._errors, self._failed = ThreadErrors(), False
 
-    def steps(self) -> list[int]:
+    def saved(self) -> list[int]:
         """All complete steps, newest first."""
         names = (path.name for path in self.folder.glob('*') if path.is_dir())
         return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
 
     def best_first(self) -> list[int]:
         """All complete steps, the lowest validation loss first."""
-        return sorted(self.steps(), key=self.val_loss)
+        return sorted(self.saved(), key=self.val_loss)
 
     def val_loss(self, step: int) -> float:
         """The validation loss that was saved with a step; infinity if it cannot be read."""
@@ -79,7 +79,7 @@ class Checkpoints:
             tree = ocp.args.StandardSave(_copy(flat_leaves(state)))
             metrics = {'val_loss': float(val_loss)}
             if not manager.save(self._saving, args=tree, metrics=metrics):
-                raise RuntimeError(f'Orbax refuses it after steps {self.steps()}')
+                raise RuntimeError(f'Orbax refuses it after steps {self.saved()}')
         except Exception as error:
             self._fail(error)
 
@@ -123,8 +123,8 @@ class Checkpoints:
         Raises:
           UserError: as `restore`; then nothing is moved either.
         """
-        damaged = [step for step in self.steps() if not self._is_sound(step)]
-        sound = [step for step in self.steps() if step not in damaged]
+        damaged = [step for step in self.saved() if not self._is_sound(step)]
+        sound = [step for step in self.saved() if step not in damaged]
         if not sound:
             raise UserError(self._no_sound_checkpoint())
         state = self._restore(like, sound[0])
@@ -192,7 +192,7 @@ class Checkpoints:
         reason = ' '.join(str(error).split())
         from_system = re.search(r"([^:]+) \[os_error_code='\d+'", reason)
         reason = from_system[1].strip() if from_system else reason[:300]
-        saved = self.steps()
+        saved = self.saved()
         then = (
             f'continues from step {saved[0]}' if saved else 'has no checkpoint yet and starts anew'
         )

@@ -1,13 +1,19 @@
-"""metrics.jsonl, the curves in loss.png, and how near the hardware's limit a run is."""
+"""The meter of a run, metrics.jsonl, loss.png, and how near the hardware's limit a run is."""
 
 import contextlib
 import json
 import math
 import textwrap
+import time
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
+
+from gptjax.errors import UserError
 from gptjax.files import write_atomically
+from gptjax.training.steps import Metrics
 
 Row = dict[str, Any]
 
@@ -25,6 +31,10 @@ PEAK_FLOPS = {
     'TPU v5p': 459e12,
     'TPU v6 lite': 918e12,
 }
+
+
+class DivergedError(UserError):
+    """A loss or a norm is not finite."""
 
 
 def model_flops_utilization(flops_per_s: float, device_kind: str, n_devices: int) -> float | None:
@@ -74,6 +84,99 @@ def read_metrics(path: Path) -> list[Row]:
             row['step'] + row['elapsed_s']  # Numbers, or this is no row.
             rows.append(row)
     return rows
+
+
+class Meter:
+    """Collects the metrics of steps on the device and turns them into rows of metrics.jsonl."""
+
+    def __init__(
+        self,
+        tokens_per_step: int,
+        flops_per_token: float,
+        devices: np.ndarray,
+        *,
+        waits: bool,
+        elapsed_s: float = 0.0,
+    ):
+        """Starts the clock.
+
+        Args:
+          tokens_per_step: in an optimizer step.
+          flops_per_token: forward and backward.
+          devices: that compute; any shape.
+          waits: whether steps are finished when they are added.
+          elapsed_s: what the run has already taken.
+        """
+        self._tokens_per_step, self._flops_per_token = tokens_per_step, flops_per_token
+        self._devices, self._finished_when_added = devices, waits
+        self._began = time.perf_counter() - elapsed_s
+        self._pending: list[tuple[int, int, Metrics]] = []
+        self._added_at = self._began
+        self._timed_from: float | None = None  # None until the first step is compiled
+        self._timed_steps = 0
+
+    def add(self, step: int, n: int, metrics: Metrics) -> None:
+        """Notes the stacked metrics of the n steps up to `step`, which may still be running."""
+        self._added_at = time.perf_counter()
+        self._pending.append((step, n, metrics))
+        self._timed_steps += n
+        if self._timed_from is None:
+            jax.block_until_ready(metrics)
+            self.restart()
+
+    def is_due(self, every: int) -> bool:
+        """Whether the last step added is one to log, and was not read yet."""
+        return bool(self._pending) and self._pending[-1][0] % every == 0
+
+    def restart(self) -> None:
+        """Starts timing anew: what came before was no training."""
+        self._timed_from, self._timed_steps = time.perf_counter(), 0
+
+    def read(self) -> Row:
+        """Waits for the steps added since the last call and makes one row of them, if any.
+
+        Raises:
+          DivergedError: a value is not finite.
+        """
+        rows = [
+            (last - n + 1 + i, jax.tree.map(lambda x, i=i: x[i], metrics))
+            for last, n, metrics in jax.device_get(self._pending)
+            for i in range(n)
+        ]
+        self._pending = []
+        if not rows:
+            return {}
+        # Where steps are waited for, the next ones are over by now: they are of the next row.
+        now = self._added_at if self._finished_when_added else time.perf_counter()
+        for step, metrics in rows:
+            require_finite(step, metrics)
+        step, last = rows[-1]
+        row = {
+            'step': step,
+            'elapsed_s': round(now - self._began, 3),
+            'train_loss': float(np.mean([metrics['loss'] for _, metrics in rows])),
+            **{name: float(value) for name, value in last.items() if name != 'loss'},
+        }
+        if self._timed_steps:
+            step_s = (now - self._timed_from) / self._timed_steps
+            tokens_per_s = self._tokens_per_step / step_s
+            row |= {'step_ms': round(step_s * 1e3, 3), 'tokens_per_s': round(tokens_per_s, 1)}
+            kind, count = self._devices.flat[0].device_kind, self._devices.size
+            mfu = model_flops_utilization(self._flops_per_token * tokens_per_s, kind, count)
+            row |= {'mfu': round(mfu, 4)} if mfu is not None else {}
+        self._timed_from, self._timed_steps = now, 0
+        return row
+
+
+def require_finite(step: int, values: dict) -> None:
+    """Raises DivergedError if a value of a step is not finite."""
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise DivergedError(
+                f'{name} is {float(value)} at step {step}, and no checkpoint has been saved with '
+                'it; usual causes: train.learning_rate too high, train.grad_clip off, no '
+                'train.warmup_steps. Change one and train again, from the last checkpoint if any'
+            )
 
 
 def plot_losses(rows: list[Row], path: Path, title: str, verdict: str = '') -> None:

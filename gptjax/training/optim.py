@@ -1,5 +1,7 @@
 """Optimizers and learning-rate schedules, from optax."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -18,6 +20,18 @@ ORTHOGONALIZE = (
 )
 
 
+class Optimizer(NamedTuple):
+    """An update rule, and the learning rate that it takes at each of its own steps."""
+
+    rule: optax.GradientTransformation
+    schedule: optax.Schedule
+
+    def learning_rate(self, opt_state: optax.OptState) -> jax.Array:
+        """The rate of the next update, which counts the updates before it by itself."""
+        counts = optax.tree_utils.tree_get_all_with_path(opt_state, 'count')
+        return jnp.float32(self.schedule(counts[-1][1]))
+
+
 def make_schedule(config: TrainConfig) -> optax.Schedule:
     """step -> learning rate: linear warm-up, then cosine decay or a constant, as nanoGPT's."""
     peak, warmup = config.learning_rate, min(config.warmup_steps, config.steps - 1)
@@ -30,8 +44,8 @@ def make_schedule(config: TrainConfig) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(first, peak, warmup), after], [warmup])
 
 
-def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """The configured update rule, after clipping the gradient to its largest global norm."""
+def make_optimizer(config: TrainConfig) -> Optimizer:
+    """The configured rule with its schedule; the gradient is clipped to its largest norm first."""
     schedule = make_schedule(config)
     adam = {'b1': config.beta1, 'b2': config.beta2}
     match config.optimizer:
@@ -46,13 +60,14 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
     clip = optax.clip_by_global_norm(config.grad_clip) if config.grad_clip else optax.identity()
     rule = optax.chain(clip, rule)
     if not config.lora_rank:
-        return rule
-    return optax.partition(
+        return Optimizer(rule, schedule)
+    rule = optax.partition(
         {'learns': rule, 'stays': optax.set_to_zero()},
         lambda params: jax.tree_util.tree_map_with_path(
             lambda path, _: 'learns' if path[0].key == lora.COLLECTION else 'stays', params
         ),
     )
+    return Optimizer(rule, schedule)
 
 
 def _muon(schedule: optax.Schedule, adam: dict, weight_decay: float):

@@ -26,7 +26,7 @@ def checkpoints(workdir: Path, keep: int = 2) -> Checkpoints:
 
 def is_trained(workdir: Path) -> bool:
     """Whether there is a model in the work directory."""
-    return config_path(workdir).exists() and bool(checkpoints(workdir).steps())
+    return config_path(workdir).exists() and bool(checkpoints(workdir).saved())
 
 
 def save(
@@ -72,5 +72,5 @@ def restore(task: Task, workdir: Path, which: str, layout: Layout) -> tuple[int,
       UserError: there is none, or none is sound, or it does not fit the task.
     """
     saved = checkpoints(workdir)
-    order = saved.best_first() if which == 'best' else saved.steps()
+    order = saved.best_first() if which == 'best' else saved.saved()
     return saved.restore(abstract_state(task, layout), order)

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gptjax.training.optim import Optimizer
+
 # Named, not JAX's default: a checkpoint has to mean the same key wherever it is continued.
 KEY_IMPL = 'threefry2x32'
 
@@ -35,15 +37,14 @@ def step_key(state: TrainState) -> jax.Array:
     return jax.random.fold_in(jax.random.wrap_key_data(state.key, impl=KEY_IMPL), state.step)
 
 
-def init_state(params: dict, optimizer: optax.GradientTransformation, key) -> TrainState:
+def init_state(params: dict, optimizer: Optimizer, key: jax.Array) -> TrainState:
     """The state before the first step, of a run with this typed key."""
-    return TrainState(jnp.int32(0), jax.random.key_data(key), params, optimizer.init(params))
+    return TrainState(jnp.int32(0), jax.random.key_data(key), params, optimizer.rule.init(params))
 
 
 def make_train_step(
     loss_fn: LossFn,
-    optimizer: optax.GradientTransformation,
-    schedule: optax.Schedule,
+    optimizer: Optimizer,
     accumulate: int,
 ):
     """A train step whose batch is computed in `accumulate` parts, one after the other.
@@ -77,20 +78,20 @@ def make_train_step(
     def train_step(state: TrainState, batch) -> tuple[TrainState, Metrics]:
         (loss_sum, count), grads = total(state.params, batch, step_key(state))
         grads = jax.tree.map(lambda g: g / count, grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        updates, opt_state = optimizer.rule.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = {
             'loss': loss_sum / count,
             'grad_norm': optax.tree.norm(grads),
             'param_norm': optax.tree.norm(params),
-            'learning_rate': schedule(state.step),
+            'learning_rate': optimizer.schedule(state.step),
         }
         return TrainState(state.step + 1, state.key, params, opt_state), metrics
 
     return train_step
 
 
-def make_call(train_step):
+def make_multi_step(train_step):
     """Several optimizer steps in one call, which spares tiny models the way to the host and back.
 
     Args:

@@ -7,7 +7,7 @@ from gptjax import tasks
 from gptjax.config import MeshConfig, SampleConfig
 from gptjax.generation.engine import generate
 from gptjax.parallel.mesh import Layout
-from gptjax.training.loop import Steps, initial_state
+from gptjax.training.loop import StepRunner, initial_state
 from tests.conftest import replace
 
 
@@ -22,9 +22,9 @@ def test_it_reaches_the_entropy_of_counted_bigrams(tiny):
     task = tasks.create(config, print)
     layout = Layout(MeshConfig(data=1), 1)
     state = initial_state(task, layout)
-    steps = Steps(task, layout, state)
+    runner = StepRunner(task, layout, state)
     for i in range(300):
-        state, _, _ = steps(state, i, 1)
+        state, _, _ = runner.run(state, i, 1)
     train, val = (np.asarray(split.tokens) for split in (task.corpus.train, task.corpus.val))
     counts = np.full((task.tokenizer.vocab_size,) * 2, 0.01)
     np.add.at(counts, (train[:-1], train[1:]), 1)

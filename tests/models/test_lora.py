@@ -13,7 +13,7 @@ from gptjax.errors import UserError
 from gptjax.models import lora
 from gptjax.parallel.mesh import Layout
 from gptjax.training import run_files
-from gptjax.training.loop import Steps, initial_state
+from gptjax.training.loop import StepRunner, initial_state
 from tests.conftest import replace
 
 
@@ -29,9 +29,9 @@ def source(tiny, tmp_path_factory):
     run_files.config_path(workdir).write_text(to_json(config))
     layout = Layout(MeshConfig(data=1), 1)
     state = initial_state(task, layout)
-    steps = Steps(task, layout, state)
+    runner = StepRunner(task, layout, state)
     for i in range(100):
-        state, _, _ = steps(state, i, 1)
+        state, _, _ = runner.run(state, i, 1)
     saved = run_files.checkpoints(workdir)
     saved.save(state, 1.0)
     saved.close()
@@ -52,10 +52,10 @@ def test_a_change_of_low_rank_is_learnt_and_nothing_else(source, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, state.params['params'], before)
     at_first = task.variables(state.params)['params']
     jax.tree.map(np.testing.assert_array_equal, at_first, before)
-    steps = Steps(task, layout, state)
+    runner = StepRunner(task, layout, state)
     first = last = None
     for i in range(40):
-        state, metrics, _ = steps(state, i, 1)
+        state, metrics, _ = runner.run(state, i, 1)
         first = first or float(metrics['loss'][0])
         last = float(metrics['loss'][0])
     assert last < first - 1

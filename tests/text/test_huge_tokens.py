@@ -20,7 +20,7 @@ from gptjax.config import Config, ModelConfig, TrainConfig
 from gptjax.tasks.language_model.task import LanguageModel
 from gptjax.text.token_files import Corpus, open_split
 from gptjax.modes.bench.worker import resident_bytes
-from gptjax.training.loop import Steps, initial_state
+from gptjax.training.loop import StepRunner, initial_state
 from gptjax.parallel.mesh import Layout
 
 config = Config(model=ModelConfig(block_size=64), train=TrainConfig(batch_size=16))
@@ -29,11 +29,11 @@ corpus = Corpus(types.SimpleNamespace(vocab_size=65), split, split, '')
 task = LanguageModel(config, corpus)
 layout = Layout(config.mesh, 16)
 state = initial_state(task, layout)
-steps = Steps(task, layout, state)
+runner = StepRunner(task, layout, state)
 times = []
 for i in range(int(sys.argv[2])):
     began = time.perf_counter()
-    state, metrics, _ = steps(state, i, 1)
+    state, metrics, _ = runner.run(state, i, 1)
     jax.block_until_ready(metrics)
     times.append(time.perf_counter() - began)
 times.sort()

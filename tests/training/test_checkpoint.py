@@ -69,7 +69,7 @@ def assert_equal(a, b):
 
 def test_a_state_comes_back_bitwise(checkpoints, task, layout, state_at, like):
     save(checkpoints, state_at, s3=1.0)
-    step, restored = checkpoints.restore(like, checkpoints.steps())
+    step, restored = checkpoints.restore(like, checkpoints.saved())
     assert step == 3
     assert_equal(restored, state_at(3))
     assert jax.tree.structure(restored) == jax.tree.structure(like)
@@ -96,7 +96,7 @@ def test_a_restored_state_can_be_donated(checkpoints, task, layout, state_at, li
 
 def test_the_newest_and_the_best_are_kept(checkpoints, task, layout, state_at):
     save(checkpoints, state_at, s1=3.0, s2=1.0, s3=2.0, s4=2.5, s5=2.7)
-    assert checkpoints.steps() == [5, 4, 2]
+    assert checkpoints.saved() == [5, 4, 2]
     assert checkpoints.best_first() == [2, 4, 5]
     assert checkpoints.val_loss(4) == 2.5
     for nonsense in ('[]', '{"val_loss": null}', '{'):
@@ -136,7 +136,7 @@ def test_no_flipped_bit_is_restored(checkpoints, task, layout, state_at, like, s
             if flipped:
                 flipped[at] ^= 1 << choose.randrange(8)
             path.write_bytes(flipped)
-            step, state = checkpoints.restore(like, checkpoints.steps())
+            step, state = checkpoints.restore(like, checkpoints.saved())
             path.write_bytes(content)
             if step == 2:  # Possible for Orbax's notes, which hold nothing of the state.
                 assert_equal(state, expected)
@@ -172,7 +172,7 @@ def test_other_damage_is_named_and_the_step_before_is_used(
             (folder / 'manifest.json').write_text('{')
         case 'manifest of another kind':
             (folder / 'manifest.json').write_text('[3]')
-    step, _ = checkpoints.restore(like, checkpoints.steps())
+    step, _ = checkpoints.restore(like, checkpoints.saved())
     assert step == 1
     expected = {
         'missing': 'is missing',
@@ -190,7 +190,7 @@ def test_nothing_sound_left_is_an_error(checkpoints, task, layout, state_at, lik
     save(checkpoints, state_at, s1=1.0)
     (checkpoints.folder / '1' / 'manifest.json').unlink()
     with pytest.raises(UserError, match=r'no sound checkpoint in .*; restore one from a backup'):
-        checkpoints.restore(like, checkpoints.steps())
+        checkpoints.restore(like, checkpoints.saved())
 
 
 def test_damaged_steps_are_set_aside_and_can_be_saved_again(
@@ -200,9 +200,9 @@ def test_damaged_steps_are_set_aside_and_can_be_saved_again(
     for _ in range(2):
         (checkpoints.folder / '2' / 'manifest.json').unlink()
         assert checkpoints.resume(like)[0] == 1
-        assert checkpoints.steps() == [1]
+        assert checkpoints.saved() == [1]
         save(checkpoints, state_at, s2=0.5)
-        assert checkpoints.steps() == [2, 1]
+        assert checkpoints.saved() == [2, 1]
     aside = checkpoints.folder.parent / 'checkpoints-damaged'
     assert sorted(p.name for p in aside.iterdir()) == ['2', '2-1']
     assert any(line.startswith('Moved it to') for line in said)
@@ -213,7 +213,7 @@ def test_orbaxs_own_notes_may_be_damaged(checkpoints, task, layout, state_at, li
     save(checkpoints, state_at, s1=1.0, s2=0.5)
     (checkpoints.folder / '2' / '_CHECKPOINT_METADATA').write_text('nonsense')
     save(checkpoints, state_at, s3=0.4)
-    assert checkpoints.steps()[0] == 3
+    assert checkpoints.saved()[0] == 3
     assert checkpoints.restore(like, [2])[0] == 2
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import time
 
 import jax
+import jax.experimental
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ from gptjax import tasks
 from gptjax.config import MeshConfig
 from gptjax.parallel.mesh import Layout
 from gptjax.training.checkpoint import Checkpoints
-from gptjax.training.loop import DivergedError, Meter, abstract_state, initial_state, train
-from gptjax.training.metrics import read_metrics
+from gptjax.training.loop import abstract_state, initial_state, train
+from gptjax.training.metrics import DivergedError, Meter, read_metrics
 from tests.conftest import replace
 
 
@@ -75,7 +76,7 @@ def test_metrics_are_complete(task, tmp_path, steps_per_call):
 
 
 def test_a_late_reading_times_the_steps_that_it_is_about(task, tmp_path):
-    meter = Meter(task, Layout(MeshConfig(data=2), 8), 0.0)
+    meter = Meter(1, 1.0, np.array(jax.devices()[:1]), waits=True)
     metrics = {'loss': np.ones(2)}
     meter.add(2, 2, metrics)  # Compiles.
     rows = []
@@ -96,7 +97,7 @@ def test_the_checkpoint_has_the_loss_of_its_step(task, tmp_path):
         for r in read_metrics(tmp_path / 'metrics.jsonl')
         if 'val_loss' in r
     }
-    assert {step: checkpoints.val_loss(step) for step in checkpoints.steps()} == losses
+    assert {step: checkpoints.val_loss(step) for step in checkpoints.saved()} == losses
 
 
 class Poisoned:
@@ -128,7 +129,7 @@ def test_a_value_that_is_not_finite_stops_the_run_before_it_is_saved(
 ):
     with pytest.raises(DivergedError, match=f'{what} is nan at step {at}, .*learning_rate'):
         run(Poisoned(task, at, what), tmp_path)
-    assert Checkpoints(tmp_path / 'checkpoints').steps() == saved
+    assert Checkpoints(tmp_path / 'checkpoints').saved() == saved
 
 
 def test_a_real_divergence_names_its_step(task, tmp_path):
@@ -138,4 +139,42 @@ def test_a_real_divergence_names_its_step(task, tmp_path):
     )
     with pytest.raises(DivergedError, match=r'is (nan|inf|-inf) at step \d+'):
         run(dataclasses.replace(task, config=config), tmp_path)
-    assert Checkpoints(tmp_path / 'checkpoints').steps() == []
+    assert Checkpoints(tmp_path / 'checkpoints').saved() == []
+
+
+class Timed:
+    """A task whose steps take a known time on the device, and note when they end."""
+
+    STEP_S = 0.08
+
+    def __init__(self, task):
+        self._task, self.ended = task, []
+
+    def __getattr__(self, name):
+        return getattr(self._task, name)
+
+    def train_step(self, state, batch):
+        state, metrics = self._task.train_step(state, batch)
+
+        def sleep(loss):
+            time.sleep(self.STEP_S)
+            self.ended.append(time.perf_counter())
+            return loss
+
+        loss = jax.experimental.io_callback(sleep, metrics['loss'], metrics['loss'])
+        return state, metrics | {'loss': loss}
+
+
+@pytest.mark.parametrize('log_every', [1, 4])
+@pytest.mark.parametrize('steps_per_call', [1, 4])
+def test_the_times_of_all_rows_add_up(task, tmp_path, steps_per_call, log_every):
+    knobs = {'steps_per_call': steps_per_call, 'log_every': log_every}
+    config = replace(task.config, train=knobs | {'eval_every': 24, 'save_every': 24})
+    timed = Timed(with_steps(dataclasses.replace(task, config=config), 24))
+    run(timed, tmp_path)
+    measured, before = 0.0, min(steps_per_call, log_every)  # The first call compiles.
+    for row in read_metrics(tmp_path / 'metrics.jsonl'):
+        measured += max(row['step'] - before, 0) * row.get('step_ms', 0.0) / 1e3
+        before = max(before, row['step'])
+    took = timed.ended[-1] - timed.ended[min(steps_per_call, log_every) - 1]
+    assert measured == pytest.approx(took, rel=0.05)

@@ -60,7 +60,7 @@ def test_only_matrices_decay():
         'embed': {'embedding': True},
     }
     config = TrainConfig(learning_rate=0.1, weight_decay=0.5, schedule='constant')
-    optimizer = make_optimizer(config)
+    optimizer = make_optimizer(config).rule
     zeros = optax.tree.zeros_like(PARAMS)
     updates, _ = optimizer.update(zeros, optimizer.init(PARAMS), PARAMS)
     np.testing.assert_allclose(updates['attn']['kernel'], -0.05, rtol=1e-5)
@@ -71,13 +71,13 @@ def test_only_matrices_decay():
 @pytest.mark.parametrize(('clip', 'expected'), [(1.0, -0.1), (0.0, -20.0)])
 def test_sgd_moves_against_the_clipped_gradient(clip, expected):
     config = TrainConfig(optimizer='sgd', learning_rate=0.1, schedule='constant', grad_clip=clip)
-    optimizer = make_optimizer(config)
+    optimizer = make_optimizer(config).rule
     updates, _ = optimizer.update({'kernel': jnp.array([200.0])}, optimizer.init({}), {})
     np.testing.assert_allclose(updates['kernel'], expected, rtol=1e-5)
 
 
 def test_adam_has_no_decay():
-    optimizer = make_optimizer(TrainConfig(optimizer='adam', weight_decay=0.5))
+    optimizer = make_optimizer(TrainConfig(optimizer='adam', weight_decay=0.5)).rule
     updates, _ = optimizer.update(optax.tree.zeros_like(PARAMS), optimizer.init(PARAMS), PARAMS)
     assert (updates['attn']['kernel'] == 0).all()
 
@@ -104,7 +104,8 @@ def test_muon_makes_the_blocks_matrices_orthogonal_and_adamw_does_the_rest():
         optimizer='muon', learning_rate=1.0, schedule='constant', weight_decay=0.0, grad_clip=0.0
     )
     muon, adamw = (
-        make_optimizer(dataclasses.replace(config, optimizer=name)) for name in ('muon', 'adamw')
+        make_optimizer(dataclasses.replace(config, optimizer=name)).rule
+        for name in ('muon', 'adamw')
     )
     updates, _ = muon.update(grads, muon.init(params), params)
     expected, _ = adamw.update(grads, adamw.init(params), params)

@@ -15,6 +15,7 @@ from gptjax.parallel.mesh import Layout
 from gptjax.training import steps
 from gptjax.training.loop import initial_state
 from gptjax.training.losses import cross_entropy
+from gptjax.training.optim import Optimizer
 from tests.conftest import replace
 
 
@@ -83,12 +84,12 @@ def test_logits_in_chunks_never_exist_as_a_whole(task, state):
 @pytest.mark.parametrize('accumulate', [2, 8])
 def test_accumulation_equals_one_large_batch_with_unequal_masks(task, state, accumulate):
     # SGD, whose update is the gradient: Adam's first step would only show its sign.
-    sgd = optax.sgd(1.0)
+    sgd = Optimizer(optax.sgd(1.0), lambda _: 1.0)
     batch = masked_batch(task)
     start = steps.init_state(state.params, sgd, steps.run_key(1))
 
     def run(accumulate):
-        step = steps.make_train_step(task.loss, sgd, lambda _: 1.0, accumulate)
+        step = steps.make_train_step(task.loss, sgd, accumulate)
         return jax.jit(step)(start, batch)
 
     once, once_metrics = run(1)
@@ -108,7 +109,7 @@ def test_a_call_does_the_first_n_of_its_steps_and_compiles_once(task, state):
 
     batches = [task.train_batch(i) for i in range(3)]
     stacked = jax.tree.map(lambda *rows: np.stack(rows), *batches)
-    call = jax.jit(steps.make_call(counted))
+    call = jax.jit(steps.make_multi_step(counted))
     step = jax.jit(task.train_step)
     for n in (3, 1, 2):
         expected, losses = state, []

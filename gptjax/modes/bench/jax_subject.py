@@ -19,7 +19,7 @@ class JaxSubject:
         from gptjax import tasks
         from gptjax.parallel.mesh import Layout
         from gptjax.training.checkpoint import flat_leaves
-        from gptjax.training.loop import Steps, initial_state
+        from gptjax.training.loop import StepRunner, initial_state
         from gptjax.training.progress import say
 
         if job.exact:
@@ -38,7 +38,7 @@ class JaxSubject:
         params = jax.tree.unflatten(jax.tree.structure(state.params), leaves)
         self.state = state.replace(params=params)
         self._names = names
-        self._steps = Steps(self.task, self.layout, self.state)
+        self._runner = StepRunner(self.task, self.layout, self.state)
 
     def gradients(self) -> worker.Arrays:
         """Loss and every gradient of the first batch; nothing is updated."""
@@ -61,7 +61,7 @@ class JaxSubject:
         last = done + steps
         began = time.perf_counter()
         while done < last:
-            self.state, metrics, n = self._steps(self.state, done, last - done)
+            self.state, metrics, n = self._runner.run(self.state, done, last - done)
             done += n
         self._jax.block_until_ready(metrics)
         return time.perf_counter() - began

@@ -26,7 +26,7 @@ from gptjax.modes.bench.worker import Arrays, Job, Worker
 from gptjax.modes.request import Request
 from gptjax.training.checkpoint import flat_leaves
 from gptjax.training.metrics import model_flops_utilization
-from gptjax.training.optim import make_schedule
+from gptjax.training.optim import make_optimizer
 from gptjax.training.progress import say
 from gptjax.training.steps import run_key
 
@@ -89,7 +89,7 @@ def make_job(task, folder: Path) -> Job:
         for name, leaf in flat_leaves(params).items()
     }
     np.savez(folder / 'weights.npz', **weights)
-    schedule = make_schedule(task.config.train)
+    schedule = make_optimizer(task.config.train).schedule
     return Job(
         config=task.config,
         vocab_size=task.tokenizer.vocab_size,

@@ -14,7 +14,7 @@ import optax
 from gptjax.config import Config, GanConfig, TrainConfig
 from gptjax.tasks.gan.model import draw_noise
 from gptjax.tasks.gan.players import Players
-from gptjax.training.optim import make_optimizer, make_schedule
+from gptjax.training.optim import Optimizer, make_optimizer
 from gptjax.training.steps import Metrics, TrainState, step_key
 
 DIFFUSION_EVERY, DIFFUSION_STEP = 4, 0.01  # steps between changes of the level, and their size
@@ -32,8 +32,8 @@ class Adversaries:
         """Fresh parameters of both players, and the state of all that drives them."""
         params = self._averaged(self.players.init(key))
         opt_state = {
-            'generator': self._optimizer('generator').init(params['generator']),
-            'critic': self._optimizer('critic').init(params['critic']),
+            'generator': self._optimizer('generator').rule.init(params['generator']),
+            'critic': self._optimizer('critic').rule.init(params['critic']),
             # Both losses a step ago, and how many critic steps that makes for the next.
             'balance': {
                 'critic_loss': jnp.float32(0),
@@ -43,7 +43,7 @@ class Adversaries:
             'diffusion': jnp.float32(0),
         }
         if self.config.gan.pretrain_steps:
-            opt_state['pretrain'] = self._optimizer('pretrain').init(params['generator'])
+            opt_state['pretrain'] = self._optimizer('pretrain').rule.init(params['generator'])
         return TrainState(jnp.int32(0), jax.random.key_data(key), params, opt_state)
 
     def train_step(self, state: TrainState, batch) -> tuple[TrainState, Metrics]:
@@ -68,13 +68,13 @@ class Adversaries:
         loss, grads = jax.value_and_grad(loss_fn)(params)
         params, pretrain = self._update('pretrain', params, grads, state.opt_state)
         opt_state = state.opt_state | {'pretrain': pretrain}
-        rate = self.config.gan.pretrain_learning_rate
+        rate = self._optimizer('pretrain').learning_rate(state.opt_state['pretrain'])
         metrics = self._metrics(loss, grads, params, rate)
         params = self._averaged(state.params | {'generator': params})
         return TrainState(state.step + 1, state.key, params, opt_state), metrics
 
     def _play(self, state: TrainState, batch) -> tuple[TrainState, Metrics]:
-        config, gan = self.config, self.config.gan
+        gan = self.config.gan
         key, level = step_key(state), state.opt_state['diffusion']
         balance = state.opt_state['balance']
 
@@ -128,7 +128,7 @@ class Adversaries:
             'balance': new_balance(gan, balance, seen['critic_loss'], loss),
             'diffusion': new_level(gan, state.step, level, seen['confidence']),
         }
-        rate = make_schedule(config.train)(state.step - gan.pretrain_steps)
+        rate = self._optimizer('generator').learning_rate(state.opt_state['generator'])
         metrics = self._metrics(loss, grads, generator, rate) | seen
         metrics |= {'diffusion': level}
         metrics |= {'n_critic': jnp.float32(balance['n'] if gan.adaptive else gan.n_critic)}
@@ -152,14 +152,14 @@ class Adversaries:
             'loss': loss,
             'grad_norm': optax.tree.norm(grads),
             'param_norm': optax.tree.norm(params),
-            'learning_rate': jnp.float32(rate),
+            'learning_rate': rate,
         }
 
-    def _optimizer(self, player: str) -> optax.GradientTransformation:
+    def _optimizer(self, player: str) -> Optimizer:
         return make_optimizer(player_config(self.config, player))
 
     def _update(self, player: str, params, grads, opt_state):
-        updates, new = self._optimizer(player).update(grads, opt_state[player], params)
+        updates, new = self._optimizer(player).rule.update(grads, opt_state[player], params)
         return optax.apply_updates(params, updates), new
 
 

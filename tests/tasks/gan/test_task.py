@@ -7,6 +7,7 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from gptjax import tasks
@@ -235,6 +236,25 @@ def test_each_player_has_its_own_schedule(config):
     assert (critic.learning_rate, critic.steps, critic.warmup_steps) == (5e-4, 12, 6)
     assert player_config(config, 'generator') == config.train
     assert player_config(config, 'pretrain').learning_rate == config.gan.pretrain_learning_rate
+
+
+@pytest.mark.slow
+def test_the_logged_learning_rate_is_the_one_that_moves_the_generator(config):
+    """With SGD it can be measured; the generator waits for one step of pre-training and two."""
+    gan = {'pretrain_steps': 1, 'critic_steps': 2, 'average': 0.0}
+    knobs = {'optimizer': 'sgd', 'schedule': 'cosine', 'grad_clip': 0.0, 'warmup_steps': 2}
+    config = replace(config, gan=gan, train=knobs | {'learning_rate': 0.1})
+    task = tasks.create(config, print)
+    step, state = jax.jit(task.train_step), task.init_state(run_key(0))
+    rates = []
+    for i in range(6):
+        before = state.params['generator']
+        state, metrics = step(state, task.train_batch(i))
+        moved = optax.tree.norm(optax.tree.sub(before, state.params['generator']))
+        if i >= 3:
+            rates.append(float(metrics['learning_rate']))
+            assert float(moved / metrics['grad_norm']) == pytest.approx(rates[-1], rel=1e-3)
+    assert rates == pytest.approx([0.1 / 3, 0.2 / 3, 0.1], rel=1e-5)
 
 
 def test_a_saved_task_is_the_same_and_damage_is_noticed(task, config, state, tmp_path):

@@ -26,7 +26,7 @@ from gptjax.parallel.mesh import Layout
 from gptjax.tasks.translation import scores
 from gptjax.tasks.translation.scores import score
 from gptjax.training import steps
-from gptjax.training.loop import Steps, initial_state
+from gptjax.training.loop import StepRunner, initial_state
 from gptjax.training.losses import cross_entropy
 from tests.conftest import ROOT, one_line, replace, run_main
 
@@ -76,10 +76,10 @@ def test_there_are_as_many_compilations_as_shapes(task, state):
 
     object.__setattr__(counting, 'train_step', counted)
     layout = Layout(MeshConfig(data=1), 8)
-    call, done = Steps(counting, layout, state), 0
+    runner, done = StepRunner(counting, layout, state), 0
     state = initial_state(task, layout)
     while done < 60:
-        state, metrics, n = call(state, done, 1)
+        state, metrics, n = runner.run(state, done, 1)
         done += n
     assert np.isfinite(metrics['loss']).all()
     assert len(traced) == len(set(traced)) == len(task.train.shapes) == 3
