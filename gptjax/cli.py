@@ -78,14 +78,14 @@ def run_mode(argv: list[str]) -> int:
     from gptjax.modes.request import Request
 
     request = Request(
-        config,
-        Path(workdir),
-        command_line.command_to_repeat(sys.argv),
-        prompts,
-        values.json,
-        values.source,
-        values.target,
-        values.html,
-        command_line.program(sys.argv),
+        config=config,
+        workdir=Path(workdir),
+        command=command_line.command_to_repeat(sys.argv),
+        program=command_line.program(sys.argv),
+        prompts=prompts,
+        as_json=values.json,
+        source=values.source,
+        target=values.target,
+        html=values.html,
     )
     return importlib.import_module(MODES[values.mode]).run(request)

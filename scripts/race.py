@@ -111,7 +111,7 @@ def whole_split_losses(workdir: Path, began: float):
     checkpoints = Checkpoints(workdir / 'checkpoints')
     for step in reversed(checkpoints.saved()):
         _, state = checkpoints.restore(like, [step])
-        loss = task.evaluate(state.params, layout, whole=True)['val_loss']
+        loss = task.examine(state.params, layout).val_loss
         seconds = (checkpoints.folder / str(step) / MANIFEST).stat().st_mtime - began
         yield {'step': step, 'seconds': seconds, 'val_loss': loss}
 

@@ -14,7 +14,7 @@ import pytest
 
 from gptjax.config import Config
 from gptjax.errors import UserError
-from gptjax.modes.request import Request, load_trained
+from gptjax.modes.request import Request, open_run
 from gptjax.modes.train import _only_one
 from tests.conftest import ROOT, one_line, run_main
 
@@ -212,7 +212,7 @@ def test_a_damaged_work_directory_is_one_line(home, tmp_path, name, damage, has_
         (run / 'manifest.json').unlink()
     if damage == 'nonsense':
         (run / name).write_text('[]')
-    request = Request(Config(), run, 'python main.py')
+    request = Request(config=Config(), workdir=run)
     expected = f'the run in {run} is damaged'
     if name == 'tokenizer.json' and damage == 'nonsense' and not has_manifest:
         expected = 'not a tokenizer of a known kind'
@@ -221,7 +221,7 @@ def test_a_damaged_work_directory_is_one_line(home, tmp_path, name, damage, has_
     elif name == 'config.json' and not has_manifest:
         expected = 'cannot read'
     with pytest.raises(UserError, match=expected):
-        load_trained(request)
+        open_run(request)
 
 
 def test_a_second_training_of_a_work_directory_is_refused(tmp_path):

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from gptjax.config import Config
-from gptjax.modes.request import Request, load_trained
+from gptjax.run import Run
 from gptjax.tasks.gan.model import draw_noise
 from gptjax.training.checkpoint import flat_leaves
 from gptjax.training.steps import run_key
@@ -26,6 +26,7 @@ from tests.conftest import replace
 GOLDEN = Path(__file__).parent / 'golden'
 EXPECTED = json.loads((GOLDEN / 'expected.json').read_text())
 RUNS = ('char', 'translation', 'gan', 'gpt2')
+SAMPLES = {'gan': {'samples': 50}}
 SAMPLING = {'max_new_tokens': 24, 'temperature': 0.8, 'num_samples': 2}
 
 
@@ -34,9 +35,9 @@ def golden(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp('golden')
     with tarfile.open(GOLDEN / f'{request.param}.tar.xz') as archive:
         archive.extractall(folder, filter='data')
-    config = replace(Config(), sample=SAMPLING, gan_sampling={'samples': 50})
-    trained = load_trained(Request(config, folder / request.param, ''))
-    return trained, EXPECTED[request.param], np.load(GOLDEN / 'logits.npz')[request.param]
+    asked = replace(Config(), sample=SAMPLING, gan_sampling=SAMPLES.get(request.param, {}))
+    run = Run.open(folder / request.param, asked=asked)
+    return run, EXPECTED[request.param], np.load(GOLDEN / 'logits.npz')[request.param]
 
 
 def logits_of(trained):
@@ -83,17 +84,10 @@ def test_logits_are_the_same(golden):
 def test_samples_are_the_same(golden):
     trained, expected, _ = golden
     prompts = list(dict.fromkeys(sample['prompt'] for sample in expected['samples']))
-    sampling = replace(Config(), sample=SAMPLING).sample
-    pieces = trained.task.stream_text(trained.params, prompts, sampling)
-    if trained.task.continues:
-        texts = list(map(''.join, zip(*pieces, strict=True)))
-    else:
-        texts = [text for part in pieces for text in part]
-    assert texts == [sample['text'] for sample in expected['samples']]
+    assert trained.generate(prompts) == [sample['text'] for sample in expected['samples']]
 
 
 def test_the_loss_is_the_same(golden):
     trained, expected, _ = golden
     if 'val_loss' in expected:
-        found = trained.task.evaluate(trained.params, trained.layout, whole=True)['val_loss']
-        assert found == pytest.approx(expected['val_loss'], rel=1e-6)
+        assert trained.evaluate().val_loss == pytest.approx(expected['val_loss'], rel=1e-6)

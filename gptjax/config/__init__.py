@@ -23,6 +23,9 @@ from gptjax.config.train import MeshConfig, TrainConfig
 from gptjax.config.translation import TranslationConfig
 from gptjax.errors import UserError
 
+# Sections that say how a trained model is used: they belong to a command, not to the run.
+USE = ('sample', 'gan_sampling')
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -67,7 +70,7 @@ def from_config_dict(values: Mapping[str, Any] | ml_collections.ConfigDict) -> C
 
 def with_use(trained: Config, asked: Config) -> Config:
     """The configuration of a trained run, with the sampling sections of another configuration."""
-    return dataclasses.replace(trained, sample=asked.sample, gan_sampling=asked.gan_sampling)
+    return dataclasses.replace(trained, **{section: getattr(asked, section) for section in USE})
 
 
 def to_json(config: Config) -> str:

@@ -6,7 +6,7 @@ generation, streaming and serving are this engine; there is no other way of deco
 
 import dataclasses
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -271,12 +271,12 @@ class Engine:
         self._slots = slots
 
 
-def generate(
+def submit_all(
     engine: Engine, prompts: Sequence[Sequence[int] | np.ndarray], config: SampleConfig
-) -> list[list[int]]:
-    """All new tokens of each prompt, `num_samples` times each, rows of a prompt side by side."""
+) -> list[int]:
+    """Submits each prompt `num_samples` times, as the knobs say; rows of a prompt side by side."""
     rules = Rules.from_config(config)
-    numbers = [
+    return [
         engine.submit(
             prompt,
             rules,
@@ -288,10 +288,24 @@ def generate(
         for prompt in prompts
         for sample in range(config.num_samples)
     ]
-    new: dict[int, list[int]] = {number: [] for number in numbers}
+
+
+def generate(
+    engine: Engine, prompts: Sequence[Sequence[int] | np.ndarray], config: SampleConfig
+) -> list[list[int]]:
+    """All new tokens of each row of `submit_all`."""
+    new: dict[int, list[int]] = {n: [] for n in submit_all(engine, prompts, config)}
     for piece in engine.run():
         new[piece.id] += piece.tokens
     return list(new.values())
+
+
+def whole_texts(pieces: Iterable[Piece]) -> list[str]:
+    """The whole text of each request, in the order of their numbers."""
+    texts: dict[int, str] = {}
+    for piece in pieces:
+        texts[piece.id] = texts.get(piece.id, '') + piece.text
+    return [texts[number] for number in sorted(texts)]
 
 
 def kept_length(n_tokens: int, block_size: int) -> int:

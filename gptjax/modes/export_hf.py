@@ -10,7 +10,7 @@ from gptjax import extras
 from gptjax.errors import UserError
 from gptjax.files import write_atomically
 from gptjax.interop import hf_gpt2, hf_tokenizer
-from gptjax.modes.request import Request, load_trained
+from gptjax.modes.request import Request, open_run
 from gptjax.tasks.language_model.task import LanguageModel
 from gptjax.training.checkpoint import flat_leaves
 from gptjax.training.progress import say
@@ -26,7 +26,7 @@ def run(request: Request) -> int:
     extras.need('safetensors', 'hf')
     from safetensors.numpy import save
 
-    trained = load_trained(request)
+    trained = open_run(request)
     task = trained.task
     if not isinstance(task, LanguageModel):
         raise UserError(

@@ -1,15 +1,16 @@
-"""--mode=sample: continues prompts with a trained model."""
+"""--mode=sample: generates texts with a trained model."""
 
 import dataclasses
-import itertools
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from gptjax.config import SampleConfig
+from gptjax.generation.engine import Piece, whole_texts
 from gptjax.modes import page
-from gptjax.modes.request import Request, Trained, load_trained
+from gptjax.modes.request import Request, open_run
+from gptjax.run import Run
+from gptjax.tasks.protocols import Writer
 from gptjax.training.progress import say
 
 
@@ -17,86 +18,65 @@ def run(request: Request) -> int:
     """Prints the texts as they come, or one JSON object with --json, or writes a page of them."""
     if request.html:
         page.check(Path(request.html))
-    trained = load_trained(request)
-    config = request.config.sample
-    prompts = trained.task.usable_prompts(request.prompts)
+    run, config = open_run(request), request.config.sample
+    task = run.task
+    prompts = task.prompts(request.prompts)
     if config.unknown == 'skip':
-        prompts = tuple(_without_unknown(trained, prompt) for prompt in prompts)
-    pieces = trained.task.stream_text(trained.params, prompts, config)
+        prompts = tuple(_without_unknown(run, prompt) for prompt in prompts)
+    pieces = task.stream(run.params, prompts, config)
     rows = [prompt for prompt in prompts for _ in range(config.num_samples)]
-    say(f'Step {trained.step} of {request.workdir}')
-    if request.as_json or request.html:
-        texts = whole_texts(trained, pieces)
+    say(f'Step {run.step} of {request.workdir}')
+    if not (request.as_json or request.html):
+        show(task, rows, pieces, given=bool(request.prompts))
+        return 0
+    texts = whole_texts(pieces)
+    if request.html:
+        title = f'{run.config.name}, step {run.step}'
+        passages = [task.passages(*row) for row in zip(rows, texts, strict=True)]
+        page.write(Path(request.html), title, [one for several in passages for one in several])
+        say(f'Wrote {request.html}')
+    if request.as_json:
         samples = [{'prompt': p, 'text': t} for p, t in zip(rows, texts, strict=True)]
-        if request.html:
-            _write_page(Path(request.html), trained, samples)
-        if request.as_json:
-            sampling = dataclasses.asdict(config)
-            print(json.dumps({'samples': samples, 'step': trained.step, 'sampling': sampling}))
-    elif trained.task.continues:
-        show(rows, pieces)
-    else:
-        show_answers(rows, pieces, beside=not request.prompts)
+        sampling = dataclasses.asdict(config)
+        print(json.dumps({'samples': samples, 'step': run.step, 'sampling': sampling}))
     return 0
 
 
-def show(prompts: Sequence[str], pieces: Iterable[list[str]]) -> None:
-    """Prints each row's prompt and continuation on standard output.
-
-    A single row is printed as it comes; of several, each is printed when it is whole.
+def show(task: Writer, prompts: Sequence[str], pieces: Iterable[Piece], *, given: bool) -> None:
+    """Prints each row's text on standard output, in order: the first unfinished one as it comes.
 
     Args:
+      task: decides what is printed before a text.
       prompts: one for each row.
-      pieces: of the rows, as `stream_text` gives them.
+      pieces: of all rows, as `task.stream` gives them.
+      given: whether the prompts are the user's.
     """
-    if len(prompts) == 1:
-        _write(prompts[0])
-        for (piece,) in pieces:
-            _write(piece)
-        _write('\n')
-        return
-    texts = map(''.join, zip(*pieces, strict=True))
-    for i, (prompt, text) in enumerate(zip(prompts, texts, strict=True), 1):
-        _write(f'--- {i} of {len(prompts)} ---\n{prompt}{text}\n')
+    waiting = [''] * len(prompts)
+    finished, row = set(), 0
+
+    def begin() -> None:
+        _write(task.heading(prompts[row], number=row + 1, count=len(prompts), given=given))
+
+    begin()
+    for piece in pieces:
+        waiting[piece.id] += piece.text
+        if piece.finish:
+            finished.add(piece.id)
+        while row < len(prompts):
+            _write(waiting[row])
+            waiting[row] = ''
+            if row not in finished:
+                break
+            _write('\n')
+            row += 1
+            if row < len(prompts):
+                begin()
 
 
-def show_answers(prompts: Sequence[str], parts: Iterable[list[str]], beside: bool) -> None:
-    """Prints each row's answer on a line of its own, in order, as they come.
-
-    Args:
-      prompts: one for each row.
-      parts: the answers of some rows after the other, as `stream_text` gives them.
-      beside: whether each prompt is printed before its answer.
-    """
-    answers = itertools.chain.from_iterable(parts)
-    for prompt, answer in zip(prompts, answers, strict=True):
-        _write(f'{prompt}\n  {answer}\n' if beside else f'{answer}\n')
-
-
-def show_own(trained: Trained, config: SampleConfig) -> None:
+def show_own(run: Run, **sampling: object) -> None:
     """Prints what the model makes of its task's own prompts."""
-    prompts = trained.task.usable_prompts(())
-    pieces = trained.task.stream_text(trained.params, prompts, config)
-    if trained.task.continues:
-        show(prompts, pieces)
-    else:
-        show_answers(prompts, pieces, beside=True)
-
-
-def whole_texts(trained: Trained, pieces: Iterable[list[str]]) -> Iterator[str]:
-    """The text of each row, of what `stream_text` gave."""
-    if trained.task.continues:
-        return map(''.join, zip(*pieces, strict=True))
-    return itertools.chain.from_iterable(pieces)
-
-
-def _write_page(path: Path, trained: Trained, samples: list[dict[str, str]]) -> None:
-    title = f'{trained.task.config.name}, step {trained.step}'
-    texts = [(sample['prompt'], sample['text']) for sample in samples]
-    if not trained.task.continues:  # Another language, so maybe another direction.
-        texts = [alone for prompt, text in texts for alone in ((prompt, ''), ('', text))]
-    page.write(path, title, texts)
-    say(f'Wrote {path}')
+    prompts = run.task.prompts(())
+    show(run.task, prompts, run.stream(prompts, **sampling), given=False)
 
 
 def _write(text: str) -> None:
@@ -108,8 +88,8 @@ def _write(text: str) -> None:
     sys.stdout.flush()
 
 
-def _without_unknown(trained: Trained, prompt: str) -> str:
-    kept = trained.task.tokenizer.drop_unknown(prompt)
+def _without_unknown(run: Run, prompt: str) -> str:
+    kept = run.task.tokenizer.drop_unknown(prompt)
     if kept != prompt:
         say(f'Dropped {len(prompt) - len(kept)} unknown characters of the prompt; left: {kept!r}')
     return kept

@@ -1,7 +1,6 @@
 """--mode=train: trains or continues a work directory, then shows what came of it."""
 
 import contextlib
-import dataclasses
 import fcntl
 from pathlib import Path
 
@@ -10,8 +9,8 @@ import jax
 from gptjax import tasks
 from gptjax.config.schema import flatten
 from gptjax.errors import UserError
-from gptjax.modes import evaluate, sample
-from gptjax.modes.request import Request, load_trained
+from gptjax.modes import sample
+from gptjax.modes.request import Request, open_run
 from gptjax.parallel.mesh import Layout
 from gptjax.training import run_files
 from gptjax.training.loop import abstract_state, initial_state, train
@@ -61,7 +60,8 @@ def run(request: Request) -> int:
         run_files.save(task.config, task.save, workdir, continues=bool(checkpoints.saved()))
         outcome = train(task, layout, state, checkpoints, workdir / 'metrics.jsonl')
     rows = read_metrics(workdir / 'metrics.jsonl')
-    task.plot(rows, workdir / 'loss.png', f'{config.name} in {workdir}')
+    figure = task.plot(rows, f'{config.name} in {workdir}')
+    figure.savefig(workdir / 'loss.png', dpi=120)
     if outcome.stopped_by:
         say(f'Stopped by {outcome.stopped_by.name} and saved at step {int(outcome.state.step)}.')
         say(f'Continue with:\n  {request.command} --mode=train')
@@ -123,15 +123,12 @@ def _announce(task, layout: Layout) -> None:
 
 
 def _show_result(request: Request, verdict: str) -> None:
-    trained = load_trained(request)
-    figures = trained.task.describe_figures(evaluate.measure(trained))
-    say(f'Validation, whole split, step {trained.step}: {figures}')
+    run = open_run(request)
+    say(f'Validation, whole split, step {run.step}: {run.evaluate()}')
     if verdict:
         say(f'{verdict}.')
     say(f'Curves: {request.workdir / "loss.png"}. A sample:\n')
-    options = dataclasses.replace(
-        request.config.sample, max_new_tokens=SAMPLE_TOKENS, num_samples=1
-    )
-    sample.show_own(trained, options)
+    tokens = {'max_new_tokens': SAMPLE_TOKENS, 'num_samples': 1}
+    sample.show_own(run, **{k: v for k, v in tokens.items() if k in run.task.reads['sample']})
     say('\nFor more, type:')
     say(f'  {request.command} --mode=sample')

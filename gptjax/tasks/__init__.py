@@ -1,12 +1,18 @@
-"""The tasks by name. Adding one is a file here and a line in the table."""
+"""The tasks by name. Adding one is a folder here and a line in the table."""
 
 import importlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from gptjax.config import Config
+from gptjax.config import USE, Config, with_use
+from gptjax.errors import UserError, nearest
 from gptjax.files import DamagedError
+from gptjax.tasks.reads import refuse_unread
 from gptjax.training.manifest import DamagedRunError
+
+if TYPE_CHECKING:
+    from gptjax.tasks.protocols import Task
 
 TASKS = {
     'language_model': 'gptjax.tasks.language_model.task:LanguageModel',
@@ -14,26 +20,41 @@ TASKS = {
     'gan': 'gptjax.tasks.gan.task:Gan',
 }
 
-Say = Callable[[str], None]
 
-
-def create(config: Config, say: Say):
-    """The configured task with its data, ready to be trained."""
-    return _class(config).create(config, say)
-
-
-def load(config: Config, workdir: Path):
-    """The task of a work directory, from what is in there alone, ready to be used.
+def create(config: Config, say: Callable[[str], None]) -> 'Task':
+    """The configured task with its data, ready to be trained.
 
     Raises:
-      UserError: something in there is missing or damaged.
+      UserError: the task is unknown, a knob has no effect or does not fit, or data is missing.
     """
+    task = _class(config)
+    refuse_unread(config, task.reads)
+    return task.create(config, say)
+
+
+def load(config: Config, workdir: Path, asked: Config | None = None) -> 'Task':
+    """The task of a work directory, from what is in there alone, ready to be used.
+
+    Args:
+      config: of the run.
+      workdir: of the run.
+      asked: a configuration whose sampling sections are used instead of the run's.
+
+    Raises:
+      UserError: something in there is missing or damaged, or a sampling knob has no effect.
+    """
+    task = _class(config)
+    if asked is not None:
+        config = with_use(config, asked)
+        refuse_unread(config, task.reads, USE)
     try:
-        return _class(config).load(config, workdir)
+        return task.load(config, workdir)
     except (OSError, UnicodeDecodeError, DamagedError) as error:
         raise DamagedRunError(workdir, error) from None
 
 
-def _class(config: Config):
+def _class(config: Config) -> type['Task']:
+    if config.task not in TASKS:
+        raise UserError(f'task={config.task!r} is unknown; {nearest(config.task, list(TASKS))}')
     module, name = TASKS[config.task].split(':')
     return getattr(importlib.import_module(module), name)

@@ -1,9 +1,9 @@
-"""What most tasks do alike; each says otherwise where it does not."""
+"""Defaults that most tasks share."""
 
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING
 
 import jax
 
@@ -16,15 +16,17 @@ from gptjax.training.diagnosis import diagnose
 from gptjax.training.metrics import Row, plot_losses
 from gptjax.training.optim import Optimizer, make_optimizer
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 class BaseTask:
-    """A part of `gptjax.training.task.Task`."""
+    """Members of `gptjax.tasks.protocols.Task` with their usual answers."""
 
     config: Config
-    continues: ClassVar[bool] = True
 
     def pretrained(self, layout: Layout) -> dict:
-        """Nothing: all parameters start fresh."""
+        """No pretrained parameters: training starts from scratch."""
         del layout
         return {}
 
@@ -35,17 +37,26 @@ class BaseTask:
             'can be evaluated on no other; leave it out'
         )
 
-    def usable_prompts(self, prompts: Sequence[str]) -> tuple[str, ...]:
-        """Those that are not empty; without any, the one that lets the model begin by itself."""
-        return tuple(filter(None, prompts)) or ('',)
+    def prompts(self, given: Sequence[str]) -> tuple[str, ...]:
+        """Those that are not empty; without any, the empty one: the model begins a text."""
+        return tuple(filter(None, given)) or ('',)
+
+    def heading(self, prompt: str, *, number: int, count: int, given: bool) -> str:
+        """The prompt, which the text continues; of several texts also the number."""
+        del given
+        return prompt if count == 1 else f'--- {number} of {count} ---\n{prompt}'
+
+    def passages(self, prompt: str, text: str) -> list[tuple[str, str]]:
+        """One paragraph, since the text continues its prompt."""
+        return [(prompt, text)]
 
     def verdict(self, rows: list[Row]) -> str:
         """Over- or underfitting, by the curves."""
         return diagnose(rows)
 
-    def plot(self, rows: list[Row], path: Path, title: str) -> None:
-        """Draws training and validation loss, with the verdict."""
-        plot_losses(rows, path, title, self.verdict(rows))
+    def plot(self, rows: list[Row], title: str) -> 'Figure':
+        """Training and validation loss, with the verdict."""
+        return plot_losses(rows, title, self.verdict(rows))
 
     def count_params(self) -> int:
         """Numbers in the model."""

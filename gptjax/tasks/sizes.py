@@ -4,11 +4,11 @@ import jax
 
 from gptjax.config import ModelConfig
 from gptjax.models.attention import uses_cudnn, why_not_cudnn
+from gptjax.training.learner import Learner
 from gptjax.training.steps import run_key
-from gptjax.training.task import Task
 
 
-def abstract_params(task: Task) -> dict:
+def abstract_params(task: Learner) -> dict:
     """The shapes and types of a task's parameters, without computing anything."""
     return jax.eval_shape(task.init_state, run_key(0)).params
 

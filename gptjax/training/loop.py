@@ -11,10 +11,10 @@ import numpy as np
 from gptjax.parallel.mesh import Layout
 from gptjax.training.checkpoint import Checkpoints
 from gptjax.training.interrupts import Interrupts
+from gptjax.training.learner import Batch, Learner
 from gptjax.training.metrics import Meter, MetricsLog, Row, require_finite
 from gptjax.training.progress import RunProgress
 from gptjax.training.steps import Metrics, TrainState, make_multi_step, run_key
-from gptjax.training.task import Batch, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,13 +25,13 @@ class Outcome:
     stopped_by: signal.Signals | None  # the state is saved
 
 
-def abstract_state(task: Task, layout: Layout) -> TrainState:
+def abstract_state(task: Learner, layout: Layout) -> TrainState:
     """The shapes, types and shardings of a task's state, without computing anything."""
     state = jax.eval_shape(task.init_state, run_key(0))
     return jax.tree.map(lambda x, s: x.update(sharding=s), state, layout.of(state))
 
 
-def initial_state(task: Task, layout: Layout) -> TrainState:
+def initial_state(task: Learner, layout: Layout) -> TrainState:
     """The state before the first step, made on the devices in its final layout."""
     shardings = jax.tree.map(lambda x: x.sharding, abstract_state(task, layout))
     make = jax.jit(task.init_state, out_shardings=shardings)
@@ -44,7 +44,7 @@ def initial_state(task: Task, layout: Layout) -> TrainState:
 
 
 def train(
-    task: Task, layout: Layout, state: TrainState, checkpoints: Checkpoints, metrics_path: Path
+    task: Learner, layout: Layout, state: TrainState, checkpoints: Checkpoints, metrics_path: Path
 ) -> Outcome:
     """Trains from a state to the configured number of steps, or until a signal.
 
@@ -83,7 +83,7 @@ def train(
                 meter.add(done, n, metrics)
                 saving = done == config.steps or done % config.save_every == 0
                 if saving or done % config.eval_every == 0:
-                    row = meter.read() | task.evaluate(state.params, layout)
+                    row = meter.read() | task.validate(state.params, layout)
                     require_finite(done, {'val_loss': row['val_loss']})
                     _record(row, log, progress)
                     if saving:
@@ -105,7 +105,7 @@ class StepRunner:
     The jitted function is one for the whole run, and what --mode=bench times.
     """
 
-    def __init__(self, task: Task, layout: Layout, state: TrainState):
+    def __init__(self, task: Learner, layout: Layout, state: TrainState):
         """The arguments are those of `train`; compiles at the first call."""
         self._task, self._layout = task, layout
         self._most = task.config.train.steps_per_call

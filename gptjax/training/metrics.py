@@ -6,7 +6,7 @@ import math
 import textwrap
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -14,6 +14,9 @@ import numpy as np
 from gptjax.errors import UserError
 from gptjax.files import write_atomically
 from gptjax.training.steps import Metrics
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Row = dict[str, Any]
 
@@ -179,13 +182,11 @@ def require_finite(step: int, values: dict) -> None:
             )
 
 
-def plot_losses(rows: list[Row], path: Path, title: str, verdict: str = '') -> None:
-    """Draws training and validation loss against the step, with the best step marked."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+def plot_losses(rows: list[Row], title: str, verdict: str = '') -> 'Figure':
+    """Training and validation loss against the step, with the best step marked."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout='constrained')
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot(title=title, xlabel='optimizer step', ylabel='loss (nats per token)')
     if verdict:
         figure.text(0.01, 0.0, textwrap.fill(verdict, 110), fontsize=8, va='bottom')
@@ -211,4 +212,4 @@ def plot_losses(rows: list[Row], path: Path, title: str, verdict: str = '') -> N
         axes.set_ylim(min(loss for _, loss in train + val) - 0.05, highest + 0.05)
     if train or val:
         axes.legend(frameon=False)
-    figure.savefig(path, dpi=120)
+    return figure

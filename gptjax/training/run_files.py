@@ -8,10 +8,10 @@ from gptjax.errors import UserError
 from gptjax.parallel.mesh import Layout
 from gptjax.training import manifest
 from gptjax.training.checkpoint import Checkpoints
+from gptjax.training.learner import Learner
 from gptjax.training.loop import abstract_state
 from gptjax.training.progress import say
 from gptjax.training.steps import TrainState
-from gptjax.training.task import Task
 
 
 def config_path(workdir: Path) -> Path:
@@ -65,7 +65,7 @@ def load_config(workdir: Path) -> Config:
         raise UserError(f'cannot read {path} ({error}); restore it from a backup') from None
 
 
-def restore(task: Task, workdir: Path, which: str, layout: Layout) -> tuple[int, TrainState]:
+def restore(task: Learner, workdir: Path, which: str, layout: Layout) -> tuple[int, TrainState]:
     """The step and state of the 'best' or the 'latest' checkpoint of a run.
 
     Raises:

@@ -30,7 +30,7 @@ def test_it_reaches_the_entropy_of_counted_bigrams(tiny):
     np.add.at(counts, (train[:-1], train[1:]), 1)
     nats = -np.log(counts / counts.sum(1, keepdims=True))
     expected = nats[val[:-1], val[1:]].mean()
-    found = task.evaluate(state.params, layout, whole=True)['val_loss']
+    found = task.examine(state.params, layout).val_loss
     assert abs(found - expected) < 0.02
     engine = task.engine(state.params, rows=1, chunk=16)
     greedy = SampleConfig(max_new_tokens=40, temperature=0.0)

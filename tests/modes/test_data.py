@@ -12,12 +12,12 @@ from tests.conftest import replace, run_main
 @pytest.mark.parametrize('kind', ['char', 'byte', 'word', 'bpe'])
 def test_data_shows_sizes_vocabulary_frequent_tokens_and_a_preview(tiny, tmp_path, capsys, kind):
     config = replace(tiny, data={'tokenizer': kind, 'vocab_size': 0})
-    assert data.run(Request(config, tmp_path / 'run', '')) == 0
+    assert data.run(Request(config=config, workdir=tmp_path / 'run')) == 0
     out = capsys.readouterr().out
     assert f'({kind})' in out
     assert 'ROMEO:\nBut, soft!' in out
     assert not (tmp_path / 'run').exists()
-    assert data.run(Request(config, tmp_path / 'run', '', as_json=True)) == 0
+    assert data.run(Request(config=config, workdir=tmp_path / 'run', as_json=True)) == 0
     figures = json.loads(capsys.readouterr().out)
     assert figures['train_chars'] + figures['val_chars'] == 5200
     assert figures['train_tokens'] == pytest.approx(4680 / figures['chars_per_token'])

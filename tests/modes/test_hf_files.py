@@ -11,7 +11,8 @@ from safetensors.numpy import load_file
 from gptjax.config import Config
 from gptjax.errors import UserError
 from gptjax.modes import export_hf, import_hf
-from gptjax.modes.request import Request, load_trained
+from gptjax.modes.request import Request
+from gptjax.run import Run
 from tests.conftest import VERSE, import_or_none, one_line, run_main
 
 torch, transformers = import_or_none('torch'), import_or_none('transformers')
@@ -49,7 +50,7 @@ def test_transformers_loads_an_exported_character_model(exported):
     flags, folder = exported
     figures = json.loads(run_main(*flags, '--mode=eval', '--json').stdout)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder / 'out').eval()
-    trained = load_trained(Request(Config(), folder / 'run', ''))
+    trained = Run.open(folder / 'run')
     tokens = np.asarray(trained.task.corpus.val.tokens).astype(np.int64)
     nats = count = 0
     with torch.no_grad():
@@ -151,7 +152,7 @@ def source(exported, tmp_path):
 
 
 def load(folder):
-    return import_hf.load(Request(Config(), folder.parent / 'run', ''), folder)
+    return import_hf.load(Request(config=Config(), workdir=folder.parent / 'run'), folder)
 
 
 def test_pickles_are_refused_with_the_remedy(source):
@@ -186,7 +187,7 @@ def test_a_tokenizer_of_another_size_is_refused(source):
 
 
 def run(mode, tmp_path, **fields):
-    return mode.run(Request(Config(), tmp_path / 'run', '', **fields))
+    return mode.run(Request(config=Config(), workdir=tmp_path / 'run', **fields))
 
 
 def test_flags_that_are_missing_or_wrong(tmp_path, monkeypatch):

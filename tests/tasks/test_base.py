@@ -1,23 +1,66 @@
-"""What tasks share: knobs and questions that mean nothing to some of them."""
+"""What tasks share: usual answers, and refusing knobs that have no effect."""
 
 import dataclasses
+import importlib
 from pathlib import Path
 
 import pytest
 
-from gptjax.config import Config, TrainConfig
+from gptjax import tasks
+from gptjax.config import Config, from_config_dict
+from gptjax.config.schema import flatten
 from gptjax.errors import UserError
 from gptjax.tasks.base import BaseTask
-from gptjax.tasks.unused import require_default
+from tests.test_configs import ARGUMENTS, GANS, PAIRS
+
+CLASSES = {name: tasks._class(Config(task=name)) for name in tasks.TASKS}
+SECTIONS = [name for name, _ in flatten(Config()) if '.' in name]
 
 
-def test_knobs_without_effect_are_refused():
-    config = dataclasses.replace(Config(task='translation'), train=TrainConfig(logits_chunk=7))
-    require_default(config, 'train.lora_rank')
-    with pytest.raises(
-        UserError, match='logits_chunk=7 means nothing to task=translation; leave it at 0'
-    ):
-        require_default(config, 'train.lora_rank', 'train.logits_chunk')
+def other_value(name):
+    """A value of a knob that is not its default."""
+    section, knob = name.split('.')
+    value = getattr(getattr(Config(), section), knob)
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, str):
+        choices = getattr(Config(), section).__dataclass_fields__[knob].metadata['choices']
+        return next(c for c in choices if c != value) if choices else 'other'
+    if isinstance(value, tuple):
+        return (*value, 'other')
+    return value * 2 + 1
+
+
+@pytest.mark.parametrize('name', SECTIONS)
+def test_each_knob_is_read_by_a_task_and_refused_by_all_others(name):
+    section, knob = name.split('.')
+    readers = [task for task, cls in CLASSES.items() if knob in cls.reads.get(section, ())]
+    assert readers
+    for task, cls in CLASSES.items():
+        config = Config(task=task)
+        values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+        # Not dataclasses.replace: checks between knobs are not what is tested.
+        part = object.__new__(type(values[section]))
+        part.__dict__.update({**values[section].__dict__, knob: other_value(name)})
+        config.__dict__[section] = part
+        if task in readers:
+            tasks.refuse_unread(config, cls.reads)
+        else:
+            with pytest.raises(UserError, match=f'{name}=.* has no effect with task={task}; leave'):
+                tasks.refuse_unread(config, cls.reads)
+
+
+@pytest.mark.parametrize('recipe', [*ARGUMENTS, *PAIRS, *GANS])
+def test_recipes_set_only_knobs_that_their_task_reads(recipe):
+    module = importlib.import_module(f'configs.{recipe}')
+    for argument in {**ARGUMENTS, **PAIRS, **GANS}[recipe]:
+        config = from_config_dict(module.get_config(*filter(None, [argument])))
+        tasks.refuse_unread(config, CLASSES[config.task].reads)
+
+
+def test_an_unknown_task_is_one_line():
+    with pytest.raises(UserError, match=r"task='gna' is unknown; did you mean gan\?"):
+        tasks.create(Config(task='gna'), print)
 
 
 def test_a_task_with_its_own_text_alone_refuses_another():
@@ -29,5 +72,5 @@ def test_a_task_with_its_own_text_alone_refuses_another():
 
 
 def test_empty_prompts_stand_for_a_beginning():
-    assert BaseTask().usable_prompts(()) == ('',)
-    assert BaseTask().usable_prompts(('', 'a', '')) == ('a',)
+    assert BaseTask().prompts(()) == ('',)
+    assert BaseTask().prompts(('', 'a', '')) == ('a',)

@@ -116,8 +116,8 @@ class Poisoned:
             new = new.replace(params=jax.tree.map(lambda x: x + bad, new.params))
         return new, metrics | {self._what: metrics[self._what] + bad}
 
-    def evaluate(self, params, layout, *, whole=False):
-        figures = self._task.evaluate(params, layout, whole=whole)
+    def validate(self, params, layout):
+        figures = self._task.validate(params, layout)
         return {'val_loss': float('nan')} if self._what == 'val_loss' else figures
 
 

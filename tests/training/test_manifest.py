@@ -9,7 +9,7 @@ from gptjax import tasks
 from gptjax.config import MeshConfig
 from gptjax.errors import UserError
 from gptjax.modes import train as train_mode
-from gptjax.modes.request import Request, load_trained
+from gptjax.modes.request import Request, open_run
 from gptjax.parallel.mesh import Layout
 from gptjax.training import manifest, run_files
 from gptjax.training.loop import initial_state
@@ -27,13 +27,12 @@ def run(tiny, tmp_path_factory):
     checkpoints.save(initial_state(task, Layout(MeshConfig(data=1), 1)), 1.0)
     checkpoints.close()
     run_files.save(task.config, task.save, workdir)
-    return Request(task.config, workdir, 'python main.py')
+    return Request(config=task.config, workdir=workdir)
 
 
 def text(request):
-    trained = load_trained(request)
-    pieces = trained.task.stream_text(trained.params, ['ROMEO:'], request.config.sample)
-    return ''.join(piece for (piece,) in pieces)
+    trained = open_run(request)
+    return trained.generate('ROMEO:')
 
 
 @pytest.mark.parametrize('name', ['tokenizer.json', 'config.json', 'data.json', 'manifest.json'])
@@ -91,12 +90,12 @@ def test_a_kill_between_the_two_writes_of_a_new_configuration_does_no_damage(
 
 def test_an_old_run_gets_a_manifest_when_it_is_trained_on(tiny, tmp_path, capsys):
     config = replace(tiny, train={'schedule': 'constant'})
-    request = Request(config, tmp_path / 'run', 'python main.py')
+    request = Request(config=config, workdir=tmp_path / 'run')
     assert train_mode.run(request) == 0
     path = request.workdir / 'manifest.json'
     path.unlink()
     before = (request.workdir / 'tokenizer.json').read_bytes()
-    load_trained(request)
+    open_run(request)
     assert not path.exists()
     more = dataclasses.replace(request, config=replace(config, train={'steps': 8}))
     assert train_mode.run(more) == 0

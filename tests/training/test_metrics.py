@@ -60,7 +60,7 @@ def test_what_json_cannot_say_is_left_out(tmp_path):
     ids=len,
 )
 def test_curves_can_be_drawn(tmp_path, rows):
-    plot_losses(rows, tmp_path / 'loss.png', 'a title')
+    plot_losses(rows, 'a title').savefig(tmp_path / 'loss.png')
     assert (tmp_path / 'loss.png').read_bytes().startswith(b'\x89PNG')
 
 

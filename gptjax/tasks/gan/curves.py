@@ -1,15 +1,18 @@
 """Draws the curves of a run: both losses, the penalty, and the figures of the sentences."""
 
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gptjax.training.metrics import Row
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
-def plot(rows: list[dict], path: Path, title: str) -> None:
-    """Draws the losses of both players and the gradient penalty, and the figures below them."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+def plot(rows: list[Row], title: str) -> 'Figure':
+    """The losses of both players and the gradient penalty, and the sentences' figures below."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 8), layout='constrained')
-    FigureCanvasAgg(figure)
     players, likenesses = figure.subplots(2, 1, sharex=True)
     players.set(title=title, ylabel='loss')
     likenesses.set(xlabel='step of the generator', ylabel='distance, or share', ylim=(-0.02, 1.02))
@@ -42,4 +45,4 @@ def plot(rows: list[dict], path: Path, title: str) -> None:
         likenesses.set_xlabel(
             f'step of the generator; dotted: the best, mean distance {best[0]:.4f}, at {best[1]}'
         )
-    figure.savefig(path, dpi=120)
+    return figure

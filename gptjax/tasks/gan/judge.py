@@ -10,6 +10,7 @@ import numpy as np
 from gptjax import tasks
 from gptjax.config import MeshConfig, SampleConfig
 from gptjax.errors import UserError
+from gptjax.generation.engine import whole_texts
 from gptjax.parallel.mesh import Layout
 from gptjax.tasks.gan import likeness, sentences
 from gptjax.training import run_files
@@ -81,8 +82,7 @@ class Judge:
                 seed=first,
                 chunk=32,
             )
-            pieces = self._judge.stream_text(self._params, ['\n'], config)
-            texts += map(''.join, zip(*pieces, strict=True))
+            texts += whole_texts(self._judge.stream(self._params, ['\n'], config))
         words = [sentences.to_words(text, task.config.gan) for text in texts]
         rows = sentences.to_rows(words, task.tokenizer, task.config.model.block_size)
         return sentences.word_lists(rows)

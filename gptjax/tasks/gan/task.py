@@ -6,15 +6,25 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import numpy as np
 
-from gptjax.config import Config, SampleConfig
+from gptjax.config import (
+    Config,
+    DataConfig,
+    GanConfig,
+    GanSamplingConfig,
+    MeshConfig,
+    ModelConfig,
+    SampleConfig,
+    TrainConfig,
+)
 from gptjax.config.schema import flatten
 from gptjax.errors import UserError
 from gptjax.files import DamagedError, read_object, write_atomically
+from gptjax.generation.engine import Piece
 from gptjax.parallel.mesh import Layout
 from gptjax.tasks import sizes
 from gptjax.tasks.base import BaseTask
@@ -23,29 +33,46 @@ from gptjax.tasks.gan.model import Critic, Generator
 from gptjax.tasks.gan.players import Players
 from gptjax.tasks.gan.step import Adversaries
 from gptjax.tasks.gan.writer import Writer
-from gptjax.tasks.unused import require_default
+from gptjax.tasks.protocols import Report
+from gptjax.tasks.reads import every
 from gptjax.text import corpora, tokenizers
 from gptjax.text.clean import clean
 from gptjax.text.reading import file_sha256
 from gptjax.training import steps
+from gptjax.training.metrics import Row
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 ROWS = 256  # sentences written at a time
 SPLITS = ('train', 'val')
-UNUSED = (
-    'model.ngram',
-    'model.ngram_rows',
-    'train.init_from',
-    'train.lora_rank',
-    'train.eval_train',
+PREVIEW = 5  # sentences shown
+UNREAD_MODEL = (
+    *('kind', 'n_layer', 'dropout', 'tied_head', 'head_bias', 'vocab_multiple'),
+    *('ngram', 'ngram_rows', 'scale_embedding'),
+)
+UNREAD_TRAIN = (
+    *('accumulate', 'eval_train', 'init_from', 'lora_rank', 'lora_alpha', 'lora_targets'),
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Gan(BaseTask):
-    """See `gptjax.training.task.Task`; `stream_text` is how it generates."""
+    """See `gptjax.tasks.protocols.Task`."""
 
     config: Config
     sentences: sentences.Sentences
+    reads: ClassVar = {
+        'model': every(ModelConfig, but=UNREAD_MODEL),
+        'data': every(DataConfig, but=('order',)),
+        'train': every(TrainConfig, but=UNREAD_TRAIN),
+        'sample': frozenset(
+            ('max_new_tokens', 'temperature', 'num_samples', 'seed', 'unknown', 'checkpoint')
+        ),
+        'mesh': every(MeshConfig),
+        'gan': every(GanConfig),
+        'gan_sampling': every(GanSamplingConfig),
+    }
 
     @classmethod
     def create(cls, config: Config, say: Callable[[str], None]) -> 'Gan':
@@ -55,7 +82,6 @@ class Gan(BaseTask):
           UserError: there are none that fit, or a knob of `model` does not suit a GAN.
         """
         check(config)
-        require_default(config, *UNUSED)
         source = corpora.source(config.data, say)
         return cls(config, sentences.prepare(source, config, say))
 
@@ -118,44 +144,60 @@ class Gan(BaseTask):
             processes=jax.process_count(),
         )
 
-    def evaluate(self, params: dict, layout: Layout, *, whole: bool = False) -> dict[str, Any]:
-        """`val_loss`, the mean of four distances from held-out sentences, and its company.
+    def validate(self, params: dict, layout: Layout) -> dict[str, float]:
+        """Distances from held-out sentences; `val_loss` is the mean of the four."""
+        return self._measure(params, ROWS * self.config.train.eval_batches, layout)[1]
 
-        Over the whole split there are also the figures that take long, the baselines, and what
-        the judge says, if there is one.
+    def examine(self, params: dict, layout: Layout) -> Report:
+        """Also figures that take long, the baselines, and the judge's perplexity, if there is one.
+
+        `compared` has the figures of each row of the table.
         """
-        count = self.config.gan_sampling.samples if whole else ROWS * self.config.train.eval_batches
-        ours = self.draw(params, count, layout)
-        learnt, held_out = (
-            sentences.word_lists(rows) for rows in (self.sentences.train_NT, self.sentences.val_NT)
-        )
-        figures = likeness.figures(ours, held_out, learnt)
-        names = [name for name in figures if name.endswith('distance')]
-        val_loss = float(np.mean([figures[name] for name in names]))
-        if not whole:
-            return {'val_loss': val_loss} | figures
-        rows = judge.compare(self, ours, learnt, held_out)
-        return {'val_loss': val_loss} | rows['generator'] | {'compared': rows}
-
-    def describe_figures(self, figures: dict[str, Any]) -> str:
-        """The figures of `evaluate` as a table for people."""
+        sampling = self.config.gan_sampling
+        ours, figures = self._measure(params, sampling.samples, layout)
+        rows = judge.compare(self, ours, *self._word_lists)
+        figures |= rows['generator'] | {'compared': rows}
         text = (
-            f'{self.config.gan_sampling.samples:,} sentences, mean distance from held-out ones '
+            f'{sampling.samples:,} sentences, mean distance from held-out ones '
             f'{figures["val_loss"]:.4f} (0 is alike, 1 is nothing in common)\n\n'
-            + likeness.table(figures['compared'])
+            + likeness.table(rows)
         )
-        if self.config.gan_sampling.judge:
-            return text
-        return f'{text}\n\n{judge.HOW_TO_JUDGE}'
+        return Report(figures, text if sampling.judge else f'{text}\n\n{judge.HOW_TO_JUDGE}')
 
-    def verdict(self, rows: list[dict]) -> str:
+    @functools.cached_property
+    def _word_lists(self) -> list[list[tuple[int, ...]]]:
+        """The sentences learnt from, and those held out."""
+        splits = self.sentences.train_NT, self.sentences.val_NT
+        return [sentences.word_lists(rows) for rows in splits]
+
+    def _measure(self, params: dict, count: int, layout: Layout) -> tuple[list, dict[str, float]]:
+        ours = self.draw(params, count, layout)
+        learnt, held_out = self._word_lists
+        figures = likeness.figures(ours, held_out, learnt)
+        distances = [value for name, value in figures.items() if name.endswith('distance')]
+        return ours, {'val_loss': float(np.mean(distances))} | figures
+
+    def preview(self) -> Report:
+        """Sizes, vocabulary and some sentences."""
+        learnt, held_out = self._word_lists
+        shown = [self.tokenizer.decode(ids) for ids in learnt[:PREVIEW]]
+        figures = {
+            'train_sentences': len(learnt),
+            'val_sentences': len(held_out),
+            'vocab_size': self.tokenizer.vocab_size,
+            'mean_words': float(np.mean([len(ids) for ids in learnt])),
+            'sentences': shown,
+        }
+        return Report(figures, '\n  '.join([self.describe_data(), *shown]))
+
+    def verdict(self, rows: list[Row]) -> str:
         """None: what players lose to each other says nothing of fitting."""
         del rows
         return ''
 
-    def plot(self, rows: list[dict], path: Path, title: str) -> None:
-        """Draws the losses of both players, the penalty, and how like real sentences it gets."""
-        curves.plot(rows, path, title)
+    def plot(self, rows: list[Row], title: str) -> 'Figure':
+        """Both losses, the penalty, and how like real sentences the generated ones get."""
+        return curves.plot(rows, title)
 
     def draw(self, params: dict, count: int, layout: Layout, seed: int = 0) -> list[tuple]:
         """Some sentences as tuples of ids, the same at every call."""
@@ -168,18 +210,10 @@ class Gan(BaseTask):
             written += sentences.word_lists(np.asarray(jax.device_get(ids_BT)))
         return written[:count]
 
-    def stream_text(
-        self, params: dict, prompts: Sequence[str], config: SampleConfig
-    ) -> Iterator[list[str]]:
-        """Writes sentences, `num_samples` for each prompt, which they begin with.
+    def stream(self, params: dict, prompts: Sequence[str], config: SampleConfig) -> Iterator[Piece]:
+        """Writes sentences that begin with the prompts, each in a single piece.
 
-        Args:
-          params: of both players.
-          prompts: the first words; most are empty.
-          config: `temperature` scales Gumbel noise, `max_new_tokens` cuts, `seed` makes the noise.
-
-        Returns:
-          What follows the prompt in each row, in a single piece: a sentence is one scan.
+        `temperature` scales Gumbel noise, `max_new_tokens` cuts, `seed` decides the noise.
 
         Raises:
           UserError: the vocabulary lacks a part of a prompt, or the prompt is too long.
@@ -194,14 +228,15 @@ class Gan(BaseTask):
         ids_BT = self._writer.as_asked(
             author, steps.run_key(config.seed), row_B, forced_BT, config.temperature
         )
-        texts = []
+        pieces = []
         for i, row in enumerate(np.asarray(ids_BT)):
             (words,) = sentences.word_lists(row[None])
             given = prompt_ids[i // n]
             new = words[len(given) : len(given) + config.max_new_tokens]
             after = int(given[-1]) if len(given) else None
-            texts.append(self.tokenizer.to_bytes(new, after).decode())
-        return iter([texts])
+            text = self.tokenizer.to_bytes(new, after).decode()
+            pieces.append(Piece(i, new, text, 'stop'))
+        return iter(pieces)
 
     def fingerprint(self) -> dict[str, Any]:
         """What has to be the same for a run to be continued."""
@@ -256,25 +291,16 @@ class Gan(BaseTask):
 
 
 def check(config: Config) -> None:
-    """Raises UserError for knobs of other tasks that would be without effect here."""
+    """Raises UserError for values of knobs that do not suit this task."""
     model, train = config.model, config.train
-    for name, value, fine, remedy in (
-        ('model.dropout', model.dropout, not model.dropout, 'model.dropout=0.0'),
-        (
-            'model.position',
-            model.position,
-            model.position != 'learned',
-            'model.position=sinusoidal',
-        ),
-        ('model.tied_head', model.tied_head, not model.tied_head, 'model.tied_head=False'),
-        ('train.accumulate', train.accumulate, train.accumulate == 1, 'train.accumulate=1'),
-        ('train.optimizer', train.optimizer, train.optimizer != 'muon', 'train.optimizer=adam'),
-    ):
-        if not fine:
-            raise UserError(f'{name}={value} is not for task=gan; add {remedy}')
-    if model.position == 'sinusoidal' or not model.n_embd % 2:
-        return
-    raise UserError(
-        f'model.n_embd={model.n_embd} is odd, and the critic has sines and cosines of the '
-        f'positions; try model.n_embd={model.n_embd + 1}'
-    )
+    if model.position == 'learned':
+        raise UserError('model.position=learned has no table here; use model.position=sinusoidal')
+    if train.optimizer == 'muon':
+        raise UserError(
+            f'train.optimizer=muon is not for task={config.task}; use train.optimizer=adam'
+        )
+    if model.n_embd % 2:
+        raise UserError(
+            f'model.n_embd={model.n_embd} is odd, and the critic has sines and cosines of the '
+            f'positions; try model.n_embd={model.n_embd + 1}'
+        )

@@ -5,37 +5,56 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from gptjax.config import Config, MeshConfig, SampleConfig
+from gptjax.config import (
+    BenchConfig,
+    Config,
+    DataConfig,
+    MeshConfig,
+    ModelConfig,
+    SampleConfig,
+    TrainConfig,
+)
 from gptjax.config.schema import flatten
 from gptjax.errors import UserError
-from gptjax.generation.engine import Engine
-from gptjax.generation.rules import Rules
+from gptjax.generation.engine import Engine, Piece, submit_all
 from gptjax.models import lora
 from gptjax.models.bigram import Bigram
 from gptjax.models.decoder import Decoder
 from gptjax.parallel.mesh import Layout
 from gptjax.tasks import sizes
 from gptjax.tasks.base import LossTask
-from gptjax.tasks.language_model import evaluation, init_from, run_data
+from gptjax.tasks.language_model import evaluation, init_from, inspection, preview, run_data
+from gptjax.tasks.protocols import Report
+from gptjax.tasks.reads import every
 from gptjax.text import batches, corpora, token_files, tokenizers
 from gptjax.text.prompts import encode_prompt
 from gptjax.training import run_files, steps
 from gptjax.training.losses import chunked_cross_entropy, cross_entropy
 
+MAX_ROWS = 64  # texts generated at a time; more wait their turn
 MODELS = {'decoder': Decoder, 'bigram': Bigram}
 
 
 @dataclasses.dataclass(frozen=True)
 class LanguageModel(LossTask):
-    """See `gptjax.training.task.Task`; `stream_text` is how it generates."""
+    """See `gptjax.tasks.protocols.Task`."""
 
     config: Config
     corpus: token_files.Corpus
+    reads: ClassVar = {
+        'model': every(ModelConfig),
+        'data': every(DataConfig),
+        'train': every(TrainConfig),
+        'sample': every(SampleConfig, but=('beam', 'length_penalty', 'long_lines')),
+        'mesh': every(MeshConfig),
+        'bench': every(BenchConfig),
+    }
 
     @classmethod
     def create(cls, config: Config, say: Callable[[str], None]) -> 'LanguageModel':
@@ -135,80 +154,68 @@ class LanguageModel(LossTask):
             )
         return batches.consecutive_windows(self.corpus.train.tokens, step=step, **shape, **place)
 
-    def evaluate(self, params: dict, layout: Layout, *, whole: bool = False) -> dict[str, float]:
-        """`val_loss` in nats per token; over the whole split also other units of it."""
-        val, train = self.corpus.val, self.corpus.train
-        if val is None:
-            raise UserError('an imported model has no held-out text; give one with data.path=FILE')
-
-        def measure(tokens_T, whole_split: bool) -> tuple[float, float]:
-            def step(batch):
-                return layout.wait(self.eval_step(params, layout.put(batch)))
-
-            return evaluation.sum_nats(step, tokens_T, self.config, layout.rows, whole_split)
-
-        if whole:
-            return evaluation.figures(*measure(val.tokens, True), val, self.tokenizer)
-        whole_split = not self.config.train.eval_batches
-        nats, count = measure(val.tokens, whole_split)
+    def validate(self, params: dict, layout: Layout) -> dict[str, float]:
+        """`val_loss` in nats per token of some windows, or of all with train.eval_batches=0."""
+        whole = not self.config.train.eval_batches
+        nats, count = self._measure(params, layout, self._val.tokens, whole=whole)
         figures = {'val_loss': nats / count}
+        train = self.corpus.train
         if self.config.train.eval_train and train is not None:
-            nats, count = measure(train.tokens[: len(val) if whole_split else None], whole_split)
+            tokens = train.tokens[: len(self._val) if whole else None]
+            nats, count = self._measure(params, layout, tokens, whole=whole)
             figures['train_eval_loss'] = nats / count
         return figures
 
-    def describe_figures(self, figures: dict[str, float]) -> str:
-        """The figures of `evaluate` as a line for people."""
-        return evaluation.describe(figures)
+    def examine(self, params: dict, layout: Layout) -> Report:
+        """The loss of the whole validation split in several units."""
+        sums = self._measure(params, layout, self._val.tokens, whole=True)
+        figures = evaluation.figures(*sums, self._val, self.tokenizer)
+        return Report(figures, evaluation.describe(figures))
 
-    def stream_text(
-        self, params: dict, prompts: Sequence[str], config: SampleConfig
-    ) -> Iterator[list[str]]:
-        """Continues prompts, `num_samples` times each, until a stop string or max_new_tokens.
+    @property
+    def _val(self) -> token_files.Split:
+        if self.corpus.val is None:
+            raise UserError('an imported model has no held-out text; give one with data.path=FILE')
+        return self.corpus.val
 
-        Prompts are checked at once, before the iterator is used.
+    def _measure(
+        self, params: dict, layout: Layout, tokens_T: np.ndarray, *, whole: bool
+    ) -> tuple[float, float]:
+        def step(batch: batches.Batch) -> tuple[jax.Array, jax.Array]:
+            return layout.wait(self.eval_step(params, layout.put(batch)))
 
-        Args:
-          params: of the model.
-          prompts: texts; see `encode_prompt` for an empty one.
-          config: how to draw.
+        return evaluation.sum_nats(step, tokens_T, self.config, layout.rows, whole)
 
-        Returns:
-          The new text of each row, piece by piece, rows of a prompt next to each other.
+    def stream(self, params: dict, prompts: Sequence[str], config: SampleConfig) -> Iterator[Piece]:
+        """Continues prompts until a stop string, an end token or max_new_tokens.
 
         Raises:
           UnknownTextError: the vocabulary lacks a part of a prompt.
         """
         ids = [encode_prompt(prompt, self.tokenizer, self.config.data) for prompt in prompts]
-        rows = len(ids) * config.num_samples
-        engine = self.engine(params, rows, chunk=min(config.chunk, config.max_new_tokens))
-        for prompt_ids in ids:
-            for number in range(config.num_samples):
-                engine.submit(
-                    prompt_ids,
-                    Rules.from_config(config),
-                    seed=config.seed,
-                    sample=number,
-                    max_new_tokens=config.max_new_tokens,
-                    stop=config.stop,
-                )
+        rows = min(len(ids) * config.num_samples, MAX_ROWS)
+        engine = self.engine(params, rows=rows, chunk=min(config.chunk, config.max_new_tokens))
+        submit_all(engine, ids, config)
+        return engine.run()
 
-        def pieces():
-            while engine.busy:
-                texts = [''] * rows
-                for piece in engine.step():
-                    texts[piece.id] = piece.text
-                yield texts
-
-        return pieces()
-
-    def engine(self, params: dict, rows: int, chunk: int) -> Engine:
+    def engine(self, params: dict, *, rows: int, chunk: int) -> Engine:
         """An engine for this model, with `rows` rows split over the devices."""
         layout = Layout(MeshConfig(), rows)
         params = layout.copy(self.variables(params))
         return Engine(
             self.model, params, rows=rows, chunk=chunk, tokenizer=self.tokenizer, layout=layout
         )
+
+    def forward(self, params: dict, text: str, *, attention: bool = False) -> inspection.Forward:
+        """The logits after each token of a text, and with `attention` all attention weights."""
+        tokens = encode_prompt(text, self.tokenizer, self.config.data)
+        variables = self.variables(params)
+        return inspection.forward(self.model, variables, tokens, attention=attention)
+
+    def score(self, params: dict, text: str) -> inspection.Score:
+        """The log-probability of each token of a text."""
+        tokens = encode_prompt(text, self.tokenizer, self.config.data)
+        return inspection.score(self.model, self.variables(params), tokens)
 
     def fingerprint(self) -> dict[str, Any]:
         """What has to be the same for a run to be continued."""
@@ -231,6 +238,10 @@ class LanguageModel(LossTask):
         if self.config.model.kind == 'bigram':
             return f'a bigram table of {words}'
         return words + sizes.attention_in_words(self.config.model)
+
+    def preview(self) -> Report:
+        """Sizes, split, vocabulary, frequent tokens and an excerpt."""
+        return preview.of_corpus(self.corpus)
 
     def describe_data(self) -> str:
         """The data in some words, for people."""

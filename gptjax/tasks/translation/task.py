@@ -5,7 +5,7 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,20 +13,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gptjax.config import Config, SampleConfig
+from gptjax.config import (
+    Config,
+    DataConfig,
+    MeshConfig,
+    ModelConfig,
+    SampleConfig,
+    TrainConfig,
+    TranslationConfig,
+)
 from gptjax.config.schema import flatten
 from gptjax.errors import UserError
 from gptjax.files import DamagedError, read_object, write_atomically
+from gptjax.generation.engine import Piece
 from gptjax.models.decoder import Decoder
 from gptjax.parallel.mesh import Layout
 from gptjax.tasks import sizes
 from gptjax.tasks.base import LossTask
+from gptjax.tasks.protocols import Report
+from gptjax.tasks.reads import every
 from gptjax.tasks.translation.buckets import Batch, Buckets, encode
 from gptjax.tasks.translation.pairs import Pair, parse_tsv, read_pairs, read_splits, to_tsv
 from gptjax.tasks.translation.scores import EXAMPLES, compare, describe, require_sacrebleu
 from gptjax.tasks.translation.seq2seq import Seq2Seq
 from gptjax.tasks.translation.translator import Translator
-from gptjax.tasks.unused import require_default
 from gptjax.text import tokenizers
 from gptjax.text.corpora import cache_folder
 from gptjax.text.reading import file_sha256
@@ -35,7 +45,7 @@ from gptjax.training.losses import cross_entropy
 
 EVAL_PAIRS = 64  # computed at a time in an evaluation
 LINES = 512  # translated before the first of them is printed
-UNUSED = ('train.logits_chunk', 'train.init_from', 'train.lora_rank', 'train.eval_train')
+UNREAD = ('logits_chunk', 'init_from', 'lora_rank', 'lora_alpha', 'lora_targets', 'eval_train')
 # What of a configuration decides the parameters, besides config.model.
 MODEL_KNOBS = ('shared_vocab', 'n_encoder_layer', 'copy')
 # The files of the source's and the target's tokenizer, which may be one.
@@ -44,7 +54,7 @@ TOKENIZERS = (['tokenizer.json', 'tokenizer.json'], ['tokenizer.json', 'tokenize
 
 @dataclasses.dataclass(frozen=True)
 class Translation(LossTask):
-    """See `gptjax.training.task.Task`; `stream_text` is how it generates."""
+    """See `gptjax.tasks.protocols.Task`."""
 
     config: Config
     tokenizer: tokenizers.Tokenizer  # of the source
@@ -52,7 +62,14 @@ class Translation(LossTask):
     train: Buckets | None  # None where the task comes from a work directory
     val_pairs: tuple[Pair, ...]
     text_sha256: str
-    continues: ClassVar[bool] = False
+    reads: ClassVar = {
+        'model': every(ModelConfig, but=('kind',)),
+        'data': every(DataConfig, but=('order',)),
+        'translation': every(TranslationConfig),
+        'train': every(TrainConfig, but=UNREAD),
+        'sample': every(SampleConfig),
+        'mesh': every(MeshConfig),
+    }
 
     @classmethod
     def create(cls, config: Config, say: Callable[[str], None]) -> 'Translation':
@@ -62,7 +79,6 @@ class Translation(LossTask):
           UserError: there are no such pairs, some are too long, or a knob cannot be used here.
         """
         require_sacrebleu()
-        require_default(config, *UNUSED)
         splits = read_splits(config.data, config.translation, say)
         learn = functools.partial(
             tokenizers.learn,
@@ -155,39 +171,68 @@ class Translation(LossTask):
         place = jax.process_index(), jax.process_count()
         return self.train.batch(train.seed, step, train.batch_size, *place)
 
-    def evaluate(self, params: dict, layout: Layout, *, whole: bool = False) -> dict[str, Any]:
-        """`val_loss` in nats per target token; over the whole split also scores and examples.
-
-        Scores are of what config.sample makes of the sources; `copy` has those of the sources.
-        """
-        rows = -(-EVAL_PAIRS // layout.rows) * layout.rows
-        if whole or not self.config.train.eval_batches:
-            chosen = self.val.in_order(rows)
+    def validate(self, params: dict, layout: Layout) -> dict[str, float]:
+        """`val_loss` in nats per target token of some batches, or of all with eval_batches=0."""
+        train, rows = self.config.train, _eval_rows(layout)
+        if not train.eval_batches:
+            nats, tokens = self._measure(params, layout, self.val.in_order(rows))
         else:
-            train = self.config.train
             chosen = (self.val.batch(train.seed, i, rows) for i in range(train.eval_batches))
-        sums = [layout.wait(self.eval_step(params, layout.put(batch))) for batch in chosen]
-        nats, tokens = np.sum(jax.device_get(sums), axis=0, dtype=np.float64)
-        val_loss = float(nats / tokens)
-        if not whole:
-            return {'val_loss': val_loss}
+            nats, tokens = self._measure(params, layout, chosen)
+        return {'val_loss': nats / tokens}
+
+    def examine(self, params: dict, layout: Layout) -> Report:
+        """The loss of all held-out pairs, BLEU and chrF of their translations, and examples.
+
+        Translations are made as `config.sample` says; `copy` has the scores of the sources.
+        """
+        rows = _eval_rows(layout)
+        nats, tokens = self._measure(params, layout, self.val.in_order(rows))
         sources, references = (list(texts) for texts in zip(*self.val_pairs, strict=True))
         options = dataclasses.replace(self.config.sample, num_samples=1)
         outputs = [texts[0] for texts in self.translator(params, options)(sources)]
-        return {
-            'val_loss': val_loss,
-            'perplexity': math.exp(min(val_loss, 700.0)),
+        figures = {
+            'val_loss': nats / tokens,
+            'perplexity': math.exp(min(nats / tokens, 700.0)),
             'tokens': int(tokens),
             **compare(sources, references, outputs),
         }
+        return Report(figures, describe(figures, len(self.val_pairs)))
 
-    def describe_figures(self, figures: dict[str, Any]) -> str:
-        """The figures of `evaluate` as lines for people."""
-        return describe(figures, len(self.val_pairs))
+    def _measure(
+        self, params: dict, layout: Layout, chosen: Iterable[Batch]
+    ) -> tuple[float, float]:
+        sums = [layout.wait(self.eval_step(params, layout.put(batch))) for batch in chosen]
+        nats, tokens = np.sum(jax.device_get(sums), axis=0, dtype=np.float64)
+        return float(nats), float(tokens)
 
-    def usable_prompts(self, prompts: Sequence[str]) -> tuple[str, ...]:
-        """All lines, also empty ones: those of the output stand beside them."""
-        return tuple(prompts) or tuple(source for source, _ in self.val_pairs[:EXAMPLES])
+    def prompts(self, given: Sequence[str]) -> tuple[str, ...]:
+        """All lines, also empty ones, which give empty lines; without any, held-out sources."""
+        return tuple(given) or tuple(source for source, _ in self.val_pairs[:EXAMPLES])
+
+    def heading(self, prompt: str, *, number: int, count: int, given: bool) -> str:
+        """Nothing, so that a line comes out for each that goes in; or a source of the task."""
+        del number, count
+        return '' if given else f'{prompt}\n  '
+
+    def passages(self, prompt: str, text: str) -> list[tuple[str, str]]:
+        """Source and translation apart: another language may have another direction."""
+        return [(prompt, ''), ('', text)]
+
+    def preview(self) -> Report:
+        """Sizes, batch shapes, vocabularies and some pairs."""
+        pairs = self.val_pairs[:EXAMPLES]
+        figures = {
+            'train_pairs': len(self.train.sources),
+            'val_pairs': len(self.val_pairs),
+            'source_vocab_size': self.tokenizer.vocab_size,
+            'target_vocab_size': self.target_tokenizer.vocab_size,
+            'shapes': [list(shape) for shape in self.train.shapes],
+            'padding': self.train.padding,
+            'pairs': [list(pair) for pair in pairs],
+        }
+        shown = [f'  {source}\n    {target}' for source, target in pairs]
+        return Report(figures, '\n'.join([self.describe_data(), 'Held out, for example', *shown]))
 
     def translator(self, params: dict, config: SampleConfig) -> Translator:
         """lines -> the texts of each."""
@@ -195,25 +240,21 @@ class Translation(LossTask):
             self.model, params, self.tokenizer, self.target_tokenizer, self.config.data, config
         )
 
-    def stream_text(
-        self, params: dict, prompts: Sequence[str], config: SampleConfig
-    ) -> Iterator[list[str]]:
-        """Translates lines, `num_samples` times each (of a beam: its best ones, best first).
-
-        Lines are checked at once, before the iterator is used.
-
-        Returns:
-          The texts of some lines after the other; those of an empty line are empty.
+    def stream(self, params: dict, prompts: Sequence[str], config: SampleConfig) -> Iterator[Piece]:
+        """Translates lines; of a beam, the texts of a line are its best ones, best first.
 
         Raises:
           UserError: a line has unknown characters, or is over the block and not to be split.
         """
         translate = self.translator(params, config)
         translate.check(prompts)
-        return (
-            [text for texts in translate(prompts[i : i + LINES]) for text in texts]
+        texts = (
+            text
             for i in range(0, len(prompts), LINES)
+            for several in translate(prompts[i : i + LINES])
+            for text in several
         )
+        return (Piece(row, (), text, 'stop') for row, text in enumerate(texts))
 
     def fingerprint(self) -> dict[str, Any]:
         """What has to be the same for a run to be continued."""
@@ -263,3 +304,7 @@ class Translation(LossTask):
         encoded = encode(pairs, *tokenizers, count)
         encoded.require_fit(name, self.config.model.block_size)
         return encoded
+
+
+def _eval_rows(layout: Layout) -> int:
+    return -(-EVAL_PAIRS // layout.rows) * layout.rows

@@ -21,6 +21,7 @@ from gptjax.config import (
     TrainConfig,
 )
 from gptjax.errors import UserError
+from gptjax.generation.engine import whole_texts
 from gptjax.parallel.mesh import Layout
 from gptjax.tasks.gan import sentences
 from gptjax.tasks.gan import task as gan_module
@@ -111,7 +112,7 @@ def test_pretraining_moves_the_generator_alone_and_play_moves_both(task, step, s
 def test_the_mean_of_the_generators_writes_if_there_is_one(task, config, state):
     def written(**params):
         params = state.params | params
-        sampled = next(task.stream_text(params, [''], config.sample))
+        sampled = whole_texts(task.stream(params, [''], config.sample))
         return task.draw(params, 20, LAYOUT()), sampled
 
     other = jax.tree.map(lambda x: -x, state.params['generator'])
@@ -156,8 +157,8 @@ def test_resuming_is_exact(task, config, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, *ends)
     rows = [json.loads(r) for r in (tmp_path / 'whole' / 'metrics.jsonl').read_text().splitlines()]
     assert rows[-1].keys() >= {'train_loss', 'critic_loss', 'penalty', 'val_loss', 'bigram_share'}
-    task.plot(rows, tmp_path / 'loss.png', 'a title')
-    task.plot([], tmp_path / 'loss.png', 'a title')
+    for drawn in (rows, []):
+        task.plot(drawn, 'a title').savefig(tmp_path / 'loss.png')
     assert (tmp_path / 'loss.png').read_bytes().startswith(b'\x89PNG')
 
 
@@ -270,28 +271,28 @@ def test_a_saved_task_is_the_same_and_damage_is_noticed(task, config, state, tmp
 
 
 def test_evaluation_compares_with_the_baselines(task, state):
-    figures = task.evaluate(state.params, LAYOUT(), whole=True)
-    assert figures == task.evaluate(state.params, LAYOUT(), whole=True)
+    report = task.examine(state.params, LAYOUT())
+    assert report == task.examine(state.params, LAYOUT())
+    figures = report.figures
     assert figures['compared'].keys() == {
         'generator', 'words by frequency', 'held-out sentences'
     }  # fmt: skip
     real = figures['compared']['held-out sentences']
     assert real['unigram_distance'] == real['length_distance'] == 0
     assert real['bigram_share'] == 1
-    text = task.describe_figures(figures)
-    assert '| bigram share |' in text
-    assert 'configs/gan.py:judge' in text
+    assert '| bigram share |' in report.text
+    assert 'configs/gan.py:judge' in report.text
 
 
 def test_sampling_ends_at_end_and_continues_prompts(task, state, config):
-    (texts,) = task.stream_text(state.params, ['', 'the dog'], config.sample)
+    texts = whole_texts(task.stream(state.params, ['', 'the dog'], config.sample))
     assert len(texts) == 6
     assert not any('<' in text for text in texts)
     assert len(set(texts)) > 3
-    (again,) = task.stream_text(state.params, ['', 'the dog'], config.sample)
+    again = whole_texts(task.stream(state.params, ['', 'the dog'], config.sample))
     assert again == texts
     short = dataclasses.replace(config.sample, max_new_tokens=1)
-    (texts,) = task.stream_text(state.params, [''], short)
+    texts = whole_texts(task.stream(state.params, [''], short))
     assert all(len(text.split()) <= 1 for text in texts)
 
 
@@ -300,18 +301,18 @@ def test_styles(task, config, state, style):
     styled = dataclasses.replace(
         task, config=dataclasses.replace(config, gan_sampling=GanSamplingConfig(style=style))
     )
-    (texts,) = styled.stream_text(state.params, [''], config.sample)
+    texts = whole_texts(styled.stream(state.params, [''], config.sample))
     assert len(texts) == 3
 
 
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        ({'model': {'dropout': 0.1}}, 'model.dropout=0.1 is not for task=gan; add'),
-        ({'model': {'position': 'learned'}}, 'add model.position=sinusoidal'),
-        ({'model': {'tied_head': True}}, 'add model.tied_head=False'),
-        ({'train': {'accumulate': 2}}, 'add train.accumulate=1'),
-        ({'train': {'optimizer': 'muon'}}, 'add train.optimizer=adam'),
+        ({'model': {'dropout': 0.1}}, 'model.dropout=0.1 has no effect with task=gan; leave'),
+        ({'model': {'position': 'learned'}}, 'use model.position=sinusoidal'),
+        ({'model': {'tied_head': True}}, 'leave model.tied_head at False'),
+        ({'train': {'accumulate': 2}}, 'leave train.accumulate at 1'),
+        ({'train': {'optimizer': 'muon'}}, 'use train.optimizer=adam'),
         ({'model': {'position': 'none', 'n_embd': 9, 'n_head': 3}}, 'n_embd=9 is odd, and'),
     ],
 )
@@ -336,14 +337,14 @@ def test_impossible_knobs_name_the_remedy(knobs, message):
 
 def test_prompts_are_checked(task, state, config):
     with pytest.raises(UserError, match="the word 'zebra' is not in the vocabulary"):
-        task.stream_text(state.params, ['the zebra'], config.sample)
+        task.stream(state.params, ['the zebra'], config.sample)
     with pytest.raises(UserError, match='the prompt has 8 words, and a sentence has at most 7'):
-        task.stream_text(state.params, ['the dog ' * 4], config.sample)
+        task.stream(state.params, ['the dog ' * 4], config.sample)
 
 
 @pytest.mark.slow
 def test_a_judge_has_to_be_a_word_level_language_model(task, config, state, tmp_path):
-    with pytest.raises(UserError, match=r'has no trained model; train one: .*gan.py:judge'):
+    with pytest.raises(UserError, match=r'has no trained model; .*gan.py:judge'):
         Judge(tmp_path, task)
     judging = replace(config, data={'path': str(tmp_path / 's' / 'train.txt')}, train={'steps': 1})
     sentences.save(tmp_path / 's', task.sentences)
@@ -361,8 +362,9 @@ def test_a_judge_has_to_be_a_word_level_language_model(task, config, state, tmp_
                 Judge(folder, task)
     sampling = GanSamplingConfig(samples=8, judge=str(folder))
     judged = dataclasses.replace(task, config=dataclasses.replace(config, gan_sampling=sampling))
-    figures = judged.evaluate(state.params, LAYOUT(), whole=True)
+    report = judged.examine(state.params, LAYOUT())
+    figures = report.figures
     assert 'word GPT' in figures['compared']
     # One step of training: nearly every word is as likely as any other.
     assert 5 < figures['perplexity'] < 40
-    assert 'judge' not in judged.describe_figures(figures)
+    assert 'judge' not in report.text

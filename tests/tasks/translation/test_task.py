@@ -22,6 +22,7 @@ from gptjax.config import (
     TranslationConfig,
 )
 from gptjax.errors import UnknownTextError, UserError
+from gptjax.generation.engine import whole_texts
 from gptjax.parallel.mesh import Layout
 from gptjax.tasks.translation import scores
 from gptjax.tasks.translation.scores import score
@@ -126,40 +127,44 @@ def test_label_smoothing_is_for_training_alone_and_spreads_evenly(task, state):
     assert smooth.loss(state.params, batch, jax.random.key(0))[0] != plain
 
 
+def texts_of(task, state, lines, sample):
+    return whole_texts(task.stream(state.params, lines, sample))
+
+
 def test_lines_come_back_in_order_and_empty_ones_empty(task, state):
     lines = ['abc', '', 'd a.', '  ', 'abcdabcdabcd', 'b']
     for options in ({}, {'beam': 3}, {'temperature': 0.9}):
         sample = dataclasses.replace(task.config.sample, **options)
-        (texts,) = task.stream_text(state.params, lines, sample)
+        texts = texts_of(task, state, lines, sample)
         assert texts[1] == texts[3] == ''
-        alone = [next(task.stream_text(state.params, [line], sample))[0] for line in lines]
+        alone = [texts_of(task, state, [line], sample)[0] for line in lines]
         assert texts == alone
 
 
 def test_n_best_of_a_beam_stand_next_to_each_other(task, state):
     sample = dataclasses.replace(task.config.sample, beam=4, num_samples=3)
-    (texts,) = task.stream_text(state.params, ['abc', ''], sample)
+    texts = texts_of(task, state, ['abc', ''], sample)
     assert len(texts) == 6
     assert texts[3:] == ['', '', '']
     best = dataclasses.replace(sample, num_samples=1)
-    assert next(task.stream_text(state.params, ['abc'], best)) == texts[:1]
+    assert texts_of(task, state, ['abc'], best) == texts[:1]
 
 
 def test_a_line_over_the_block_is_refused_or_split_and_never_cut(task, state):
     line, sample = 'abcd abcd. dcba dcba.', task.config.sample
     with pytest.raises(UserError, match=r"line 2 \('abcd ab.* has 22 tokens.* takes 16; .*=split"):
-        task.stream_text(state.params, ['a', line], sample)
+        task.stream(state.params, ['a', line], sample)
     split = dataclasses.replace(sample, long_lines='split')
-    (texts,) = task.stream_text(state.params, [line], split)
-    (halves,) = task.stream_text(state.params, ['abcd abcd.', 'dcba dcba.'], sample)
+    texts = texts_of(task, state, [line], split)
+    halves = texts_of(task, state, ['abcd abcd.', 'dcba dcba.'], sample)
     assert texts == [' '.join(halves)]
     with pytest.raises(UserError, match=r'line 1 .*a word of it is too long: shorten it'):
-        task.stream_text(state.params, ['a' * 30], split)
+        task.stream(state.params, ['a' * 30], split)
 
 
 def test_unknown_characters_are_refused_at_once(task, state):
     with pytest.raises(UnknownTextError, match="'x'"):
-        task.stream_text(state.params, ['abx'], task.config.sample)
+        task.stream(state.params, ['abx'], task.config.sample)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +176,7 @@ def test_unknown_characters_are_refused_at_once(task, state):
         ),
         (
             {'train': {'logits_chunk': 4}},
-            'logits_chunk=4 means nothing to task=translation; leave it at 0',
+            'logits_chunk=4 has no effect with task=translation; leave train.logits_chunk at 0',
         ),
         ({'train': {'steps_per_call': 5}}, r'steps_per_call=5 needs .* there are 3; .*buckets=1'),
     ],

@@ -1,0 +1,113 @@
+"""A run: a work directory as an object. Every mode but training begins with it."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+
+from gptjax import tasks
+from gptjax.config import Config, MeshConfig, SampleConfig
+from gptjax.errors import UserError, nearest
+from gptjax.generation.engine import Piece, whole_texts
+from gptjax.parallel.mesh import Layout
+from gptjax.tasks.protocols import Report, Task
+from gptjax.training import run_files
+from gptjax.training.metrics import Row, read_metrics
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from gptjax.tasks.language_model.inspection import Forward, Score
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """A trained or imported model, loaded from its work directory."""
+
+    workdir: Path
+    config: Config
+    task: Task
+    params: dict
+    step: int
+    layout: Layout  # of the parameters: a copy on every device
+
+    @classmethod
+    def open(
+        cls, workdir: str | Path, *, checkpoint: str = 'best', asked: Config | None = None
+    ) -> 'Run':
+        """Loads a run from what is in its work directory alone.
+
+        Args:
+          workdir: as training or importing left it.
+          checkpoint: 'best', by validation loss, or 'latest'.
+          asked: a configuration whose sampling sections are used instead of the run's.
+
+        Raises:
+          UserError: there is no trained model, a file is damaged, or a knob has no effect.
+        """
+        workdir = Path(workdir)
+        if not run_files.is_trained(workdir):
+            raise UserError(f'there is no trained model in {workdir}; train one first')
+        config = run_files.load_config(workdir)
+        task = tasks.load(config, workdir, asked)
+        layout = Layout(MeshConfig(), jax.device_count())
+        step, state = run_files.restore(task, workdir, checkpoint, layout)
+        params = jax.block_until_ready(state.params)
+        return cls(workdir, task.config, task, params, step, layout)
+
+    def generate(self, prompt: str | Sequence[str] = '', **sampling: Any) -> str | list[str]:
+        """Continues a prompt (or translates it); the prompt is not part of what comes back.
+
+        Args:
+          prompt: a text, or several.
+          sampling: knobs of `sample`, such as max_new_tokens=200, temperature=0.8 or seed=1.
+
+        Returns:
+          A text; a list of texts for several prompts or with num_samples, rows of a prompt side by
+          side.
+        """
+        several = not isinstance(prompt, str)
+        texts = whole_texts(self.stream(prompt if several else [prompt], **sampling))
+        return texts if several or len(texts) > 1 else texts[0]
+
+    def stream(self, prompts: Sequence[str], **sampling: Any) -> Iterator[Piece]:
+        """As `generate`, piece by piece: `Piece.id` is the number of the row."""
+        names = [field.name for field in dataclasses.fields(SampleConfig)]
+        if unknown := [name for name in sampling if name not in names]:
+            raise UserError(f'sample.{unknown[0]} is unknown; {nearest(unknown[0], names)}')
+        config = dataclasses.replace(self.config.sample, **sampling)
+        asked = dataclasses.replace(self.config, sample=config)
+        tasks.refuse_unread(asked, self.task.reads, ('sample',))
+        return self.task.stream(self.params, self.task.prompts(prompts), config)
+
+    def evaluate(self, text: str | Path | None = None) -> Report:
+        """All figures of the whole validation split, or of another text in a file."""
+        task = self.task if text is None else self.task.with_text(Path(text))
+        return task.examine(self.params, self.layout)
+
+    def forward(self, text: str, *, attention: bool = False) -> 'Forward':
+        """The logits after each token of a text, and with `attention` all attention weights."""
+        return self._language_model().forward(self.params, text, attention=attention)
+
+    def score(self, text: str) -> 'Score':
+        """The log-probability of each token of a text."""
+        return self._language_model().score(self.params, text)
+
+    @property
+    def metrics(self) -> list[Row]:
+        """The rows of metrics.jsonl."""
+        return read_metrics(self.workdir / 'metrics.jsonl')
+
+    def plot(self) -> 'Figure':
+        """The curves of the run, as a figure that notebooks show."""
+        return self.task.plot(self.metrics, title=f'{self.config.name} in {self.workdir}')
+
+    def _language_model(self) -> Any:
+        if not hasattr(self.task, 'forward'):
+            raise UserError(
+                f'task={self.config.task} has no forward pass over a single text; '
+                'use a run with task=language_model'
+            )
+        return self.task
