@@ -161,11 +161,14 @@ class Translation(LossTask):
         Scores are of what config.sample makes of the sources; `copy` has those of the sources.
         """
         rows = -(-EVAL_PAIRS // layout.rows) * layout.rows
+        place = jax.process_index(), jax.process_count()
         if whole or not self.config.train.eval_batches:
-            chosen = self.val.in_order(rows)
+            chosen = self.val.in_order(rows, *place)
         else:
             train = self.config.train
-            chosen = (self.val.batch(train.seed, i, rows) for i in range(train.eval_batches))
+            chosen = (
+                self.val.batch(train.seed, i, rows, *place) for i in range(train.eval_batches)
+            )
         sums = [layout.wait(self.eval_step(params, layout.put(batch))) for batch in chosen]
         nats, tokens = np.sum(jax.device_get(sums), axis=0, dtype=np.float64)
         val_loss = float(nats / tokens)
