@@ -6,10 +6,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from gptjax import extras
 from gptjax.errors import UserError
 from gptjax.files import write_atomically
 from gptjax.interop import hf_gpt2, hf_tokenizer
-from gptjax.modes import extras
 from gptjax.modes.request import Request, load_trained
 from gptjax.tasks.language_model.task import LanguageModel
 from gptjax.training.checkpoint import flat_leaves

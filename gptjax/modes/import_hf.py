@@ -8,9 +8,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from gptjax import extras
 from gptjax.errors import UserError
 from gptjax.interop import hf_gpt2, hf_tokenizer
-from gptjax.modes import extras
 from gptjax.modes.request import Request
 from gptjax.tasks.language_model.task import LanguageModel
 from gptjax.text import archives
