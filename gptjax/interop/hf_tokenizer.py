@@ -53,6 +53,9 @@ def write(tokenizer: Tokenizer, folder: Path) -> bool:
     about = {'tokenizer_class': 'PreTrainedTokenizerFast', 'clean_up_tokenization_spaces': False}
     if tokenizer.end is not None:
         about |= {'bos_token': END, 'eos_token': END}
+    # CTranslate2 asks for one, though neither kind ever needs it; GPT-2 names its end token.
+    unknown = END if isinstance(tokenizer, BpeTokenizer) else tokenizer.characters[-1]
+    about['unk_token'] = END if tokenizer.end is not None else unknown
     (folder / 'tokenizer_config.json').write_text(json.dumps(about, indent=1) + '\n')
     return True
 

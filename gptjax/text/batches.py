@@ -46,11 +46,21 @@ def consecutive_windows(
     return _windows(tokens, index_B[process::processes] * block_size, block_size)
 
 
-def whole_split(tokens: np.ndarray, *, batch_size: int, block_size: int) -> Iterator[Batch]:
-    """Every window, and so every target, once; rows missing in the last batch have length 0."""
+def whole_split(
+    tokens: np.ndarray,
+    *,
+    batch_size: int,
+    block_size: int,
+    process: int = 0,
+    processes: int = 1,
+) -> Iterator[Batch]:
+    """Every window, and so every target, once; rows missing in the last batch have length 0.
+
+    Each process has its rows of every batch, so all processes have equally many batches.
+    """
     count = count_windows(tokens, block_size)
     for first in range(0, count, batch_size):
-        index_B = np.arange(first, first + batch_size)
+        index_B = np.arange(first, first + batch_size)[process::processes]
         yield _windows(tokens, index_B * block_size, block_size)
 
 

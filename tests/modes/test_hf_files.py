@@ -67,6 +67,7 @@ def test_transformers_loads_an_exported_character_model(exported):
     ids = trained.task.tokenizer.encode(text).tolist()
     assert tokenizer(text)['input_ids'] == ids
     assert tokenizer.decode(ids) == text
+    assert tokenizer.unk_token_id in range(len(tokenizer))  # CTranslate2 refuses one without it.
 
 
 def test_import_undoes_export(exported, verse_file, tmp_path):

@@ -1,8 +1,10 @@
 """Batches: functions of (seed, step, process), that lose and repeat no target."""
 
+import jax
 import numpy as np
 import pytest
 
+from gptjax.tasks.language_model.evaluation import EVAL_TOKENS, sum_nats
 from gptjax.text.batches import consecutive_windows, random_windows, whole_split
 
 TOKENS = np.arange(100, 151, dtype=np.uint16)  # 51 tokens, 50 targets
@@ -50,6 +52,27 @@ def test_the_whole_split_counts_each_target_once(block_size, batch_size):
     batches = list(whole_split(TOKENS, batch_size=batch_size, block_size=block_size))
     assert [t for batch in batches for t in targets(batch)] == list(range(101, 151))
     assert {batch['inputs'].shape for batch in batches} == {(batch_size, block_size)}
+
+
+@pytest.mark.parametrize('whole', [True, False])
+@pytest.mark.parametrize('processes', [1, 2, 4])
+def test_several_processes_count_each_target_once(tiny, monkeypatch, processes, whole):
+    seen, total = [], 0.0
+    monkeypatch.setattr(jax, 'process_count', lambda: processes)
+    for process in range(processes):
+        monkeypatch.setattr(jax, 'process_index', lambda process=process: process)
+
+        def step(batch):
+            seen.extend(targets(batch))
+            return 0.0, batch['lengths'].sum()
+
+        total += sum_nats(step, TOKENS, tiny, processes, whole)[1]
+    assert total == len(seen)
+    if whole:
+        assert sorted(seen) == list(range(101, 151))
+    else:  # As many as one process counts.
+        rows = -(-EVAL_TOKENS // 16 // processes) * processes
+        assert total == tiny.train.eval_batches * rows * 16
 
 
 def test_consecutive_batches_go_through_the_text_and_begin_again():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from gptjax.config import (
     Config,
@@ -205,9 +206,12 @@ class Gan(BaseTask):
         key, author = steps.run_key(seed), self.adversaries.players.author(params)
         written = []
         for first in range(0, count, rows):
-            row_B = layout.put(np.arange(first, first + rows, dtype=np.int32))
+            # Each process puts a block of them, so that together they are in order.
+            row_B = np.arange(first, first + rows, dtype=np.int32)
+            own_B = np.split(row_B, jax.process_count())[jax.process_index()]
+            row_B = layout.put(own_B)
             ids_BT = layout.wait(self._writer.as_in_training(author, key, row_B))
-            written += sentences.word_lists(np.asarray(jax.device_get(ids_BT)))
+            written += sentences.word_lists(multihost_utils.process_allgather(ids_BT, tiled=True))
         return written[:count]
 
     def stream(self, params: dict, prompts: Sequence[str], config: SampleConfig) -> Iterator[Piece]:

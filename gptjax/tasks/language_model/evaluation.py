@@ -17,10 +17,10 @@ EVAL_TOKENS = 8192  # computed at a time
 def sum_nats(
     step: Callable, tokens_T: np.ndarray, config: Config, parts: int, whole: bool
 ) -> tuple[float, float]:
-    """(sum of nats, number of targets).
+    """(sum of nats, number of targets) of all processes.
 
     Args:
-      step: batch -> (sum of nats, number of targets), on the devices.
+      step: this process's rows of a batch -> (sum of nats, number of targets) of the whole batch.
       tokens_T: to be predicted.
       config: of the run.
       parts: the rows of a batch are a multiple of this.
@@ -29,6 +29,7 @@ def sum_nats(
     block_size, train = config.model.block_size, config.train
     rows = -(-EVAL_TOKENS // block_size // parts) * parts
     shape = {'batch_size': rows, 'block_size': block_size}
+    shape |= {'process': jax.process_index(), 'processes': jax.process_count()}
     if whole:
         chosen = batches.whole_split(tokens_T, **shape)
     else:

@@ -72,11 +72,13 @@ class Buckets:
         bucket, rows = self._epoch(seed, epoch, batch_size)[index]
         return self.rows(bucket, rows[process::processes])
 
-    def in_order(self, batch_size: int) -> Iterator[Batch]:
-        """Every pair once; rows missing in a bucket's last batch have length 0."""
+    def in_order(self, batch_size: int, process: int = 0, processes: int = 1) -> Iterator[Batch]:
+        """This process's rows of batches that have every pair once; missing rows have length 0."""
+        size = len(range(process, batch_size, processes))
         for bucket, members in enumerate(self.members):
             for first in range(0, len(members), batch_size):
-                yield self.rows(bucket, members[first : first + batch_size], batch_size)
+                chosen = members[first : first + batch_size][process::processes]
+                yield self.rows(bucket, chosen, size)
 
     def rows(self, bucket: int, members: np.ndarray, batch_size: int = 0) -> Batch:
         """Some pairs of a bucket as arrays of its shape."""

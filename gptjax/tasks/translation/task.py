@@ -175,9 +175,12 @@ class Translation(LossTask):
         """`val_loss` in nats per target token of some batches, or of all with eval_batches=0."""
         train, rows = self.config.train, _eval_rows(layout)
         if not train.eval_batches:
-            nats, tokens = self._measure(params, layout, self.val.in_order(rows))
+            nats, tokens = self._measure(params, layout, self._in_order(layout))
         else:
-            chosen = (self.val.batch(train.seed, i, rows) for i in range(train.eval_batches))
+            place = jax.process_index(), jax.process_count()
+            chosen = (
+                self.val.batch(train.seed, i, rows, *place) for i in range(train.eval_batches)
+            )
             nats, tokens = self._measure(params, layout, chosen)
         return {'val_loss': nats / tokens}
 
@@ -186,8 +189,7 @@ class Translation(LossTask):
 
         Translations are made as `config.sample` says; `copy` has the scores of the sources.
         """
-        rows = _eval_rows(layout)
-        nats, tokens = self._measure(params, layout, self.val.in_order(rows))
+        nats, tokens = self._measure(params, layout, self._in_order(layout))
         sources, references = (list(texts) for texts in zip(*self.val_pairs, strict=True))
         options = dataclasses.replace(self.config.sample, num_samples=1)
         outputs = [texts[0] for texts in self.translator(params, options)(sources)]
@@ -198,6 +200,10 @@ class Translation(LossTask):
             **compare(sources, references, outputs),
         }
         return Report(figures, describe(figures, len(self.val_pairs)))
+
+    def _in_order(self, layout: Layout) -> Iterable[Batch]:
+        place = jax.process_index(), jax.process_count()
+        return self.val.in_order(_eval_rows(layout), *place)
 
     def _measure(
         self, params: dict, layout: Layout, chosen: Iterable[Batch]

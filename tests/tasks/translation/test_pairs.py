@@ -141,11 +141,15 @@ def test_batches_are_a_function_of_seed_step_and_process():
     )
 
 
-def test_an_epoch_shows_every_pair_and_evaluation_every_one_once():
+@pytest.mark.parametrize('processes', [1, 2, 4])
+def test_an_epoch_shows_every_pair_and_evaluation_every_one_once(processes):
     one = buckets(pairs=60)
     steps = sum(-(-len(members) // 8) for members in one.members)
     lines = {tuple(row) for s in range(steps) for row in one.batch(3, s, 8)['inputs'].tolist()}
-    in_order = list(one.in_order(8))
+    parts = [list(one.in_order(8, process, processes)) for process in range(processes)]
+    assert len(set(map(len, parts))) == 1
+    in_order = [batch for part in parts for batch in part]
+    assert {len(batch['lengths']) for batch in in_order} == {8 // processes}
     rows = [
         tuple(row)
         for batch in in_order
