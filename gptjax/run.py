@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from gptjax import tasks
+from gptjax import run_files, tasks
 from gptjax.config import Config, MeshConfig, SampleConfig
 from gptjax.errors import UserError, nearest
 from gptjax.generation.engine import Piece, whole_texts
 from gptjax.parallel.mesh import Layout
 from gptjax.tasks.protocols import Report, Task
-from gptjax.training import run_files
 from gptjax.training.metrics import Row, read_metrics
 
 if TYPE_CHECKING:

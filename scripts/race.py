@@ -101,9 +101,9 @@ def whole_split_losses(workdir: Path, began: float):
     from gptjax import tasks
     from gptjax.config import MeshConfig
     from gptjax.parallel.mesh import Layout
+    from gptjax.run_files import load_config
     from gptjax.training.checkpoint import MANIFEST, Checkpoints
     from gptjax.training.loop import abstract_state
-    from gptjax.training.run_files import load_config
 
     task = tasks.load(load_config(workdir), workdir)
     layout = Layout(MeshConfig(), jax.device_count())

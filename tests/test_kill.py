@@ -14,9 +14,9 @@ import pytest
 from gptjax import tasks
 from gptjax.config import MeshConfig
 from gptjax.parallel.mesh import Layout
+from gptjax.run_files import load_config
 from gptjax.training.checkpoint import Checkpoints
 from gptjax.training.loop import abstract_state
-from gptjax.training.run_files import load_config
 from tests.conftest import ROOT
 
 KILLS = 10

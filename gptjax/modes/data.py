@@ -3,8 +3,8 @@
 import json
 
 from gptjax import tasks
+from gptjax.console import say
 from gptjax.modes.request import Request
-from gptjax.training.progress import say
 
 
 def run(request: Request) -> int:

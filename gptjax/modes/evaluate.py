@@ -2,8 +2,8 @@
 
 import json
 
+from gptjax.console import say
 from gptjax.modes.request import Request, open_run
-from gptjax.training.progress import say
 
 
 def run(request: Request) -> int:

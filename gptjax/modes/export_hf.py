@@ -7,13 +7,13 @@ import jax
 import numpy as np
 
 from gptjax import extras
+from gptjax.console import say
 from gptjax.errors import UserError
 from gptjax.files import write_atomically
 from gptjax.interop import hf_gpt2, hf_tokenizer
 from gptjax.modes.request import Request, open_run
 from gptjax.tasks.language_model.task import LanguageModel
 from gptjax.training.checkpoint import flat_leaves
-from gptjax.training.progress import say
 
 
 def run(request: Request) -> int:

@@ -9,7 +9,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from gptjax import extras
+from gptjax import extras, run_files
+from gptjax.console import say
 from gptjax.errors import UserError
 from gptjax.interop import hf_gpt2, hf_tokenizer
 from gptjax.modes.request import Request
@@ -18,9 +19,7 @@ from gptjax.text import archives
 from gptjax.text.bpe import BpeTokenizer
 from gptjax.text.corpora import cache_folder
 from gptjax.text.token_files import Corpus
-from gptjax.training import run_files
 from gptjax.training.checkpoint import flat_leaves
-from gptjax.training.progress import say
 from gptjax.training.steps import run_key
 
 WANTED = ('config.json', '*.safetensors', 'tokenizer.json', 'vocab.json', 'merges.txt')

@@ -3,10 +3,10 @@
 import dataclasses
 from pathlib import Path
 
+from gptjax import run_files
 from gptjax.config import Config
 from gptjax.errors import UserError
 from gptjax.run import Run
-from gptjax.training import run_files
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

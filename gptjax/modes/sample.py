@@ -6,12 +6,12 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from gptjax.console import say
 from gptjax.generation.engine import Piece, whole_texts
 from gptjax.modes import page
 from gptjax.modes.request import Request, open_run
 from gptjax.run import Run
 from gptjax.tasks.protocols import Writer
-from gptjax.training.progress import say
 
 
 def run(request: Request) -> int:

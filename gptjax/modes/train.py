@@ -6,18 +6,17 @@ from pathlib import Path
 
 import jax
 
-from gptjax import tasks
+from gptjax import run_files, tasks
 from gptjax.config.schema import flatten
+from gptjax.console import say
 from gptjax.errors import UserError
 from gptjax.modes import sample
 from gptjax.modes.request import Request, open_run
 from gptjax.parallel.mesh import Layout
-from gptjax.training import run_files
+from gptjax.run_files import checkpoints as open_checkpoints
+from gptjax.run_files import config_path, load_config
 from gptjax.training.loop import abstract_state, initial_state, train
 from gptjax.training.metrics import read_metrics
-from gptjax.training.progress import say
-from gptjax.training.run_files import checkpoints as open_checkpoints
-from gptjax.training.run_files import config_path, load_config
 
 SAMPLE_TOKENS = 400  # shown after training
 

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptjax.config import USE, Config, with_use
+from gptjax.console import Say
 from gptjax.errors import UserError, nearest
 from gptjax.files import DamagedError
+from gptjax.manifest import DamagedRunError
 from gptjax.tasks.reads import refuse_unread
-from gptjax.training.manifest import DamagedRunError
 
 if TYPE_CHECKING:
     from gptjax.tasks.protocols import Task
@@ -21,7 +22,7 @@ TASKS = {
 }
 
 
-def create(config: Config, say: Callable[[str], None]) -> 'Task':
+def create(config: Config, say: Say) -> 'Task':
     """The configured task with its data, ready to be trained.
 
     Raises:

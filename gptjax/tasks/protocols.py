@@ -4,11 +4,12 @@ Training needs `gptjax.training.learner.Learner`. A class that has all of these 
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from gptjax.config import Config, SampleConfig
+from gptjax.console import Say
 from gptjax.generation.engine import Piece
 from gptjax.parallel.mesh import Layout
 from gptjax.text.tokenizers import Tokenizer
@@ -41,7 +42,7 @@ class Kept(Protocol):
     reads: ClassVar[Mapping[str, frozenset[str]]]  # the knobs with an effect, by section
 
     @classmethod
-    def create(cls, config: Config, say: Callable[[str], None]) -> Self:
+    def create(cls, config: Config, say: Say) -> Self:
         """The task with its data, which is fetched and prepared if need be."""
 
     @classmethod

@@ -10,14 +10,13 @@ import sys
 import tempfile
 import tomllib
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
+from gptjax.console import Say
 from gptjax.errors import UserError
 from gptjax.files import write_atomically
 
 TABLES = Path(__file__).parent
-Say = Callable[[str], None]
 
 
 def table(name: str) -> dict:

@@ -3,10 +3,10 @@
 import dataclasses
 import hashlib
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from gptjax.config import DataConfig
+from gptjax.console import Say
 from gptjax.errors import UserError, nearest
 from gptjax.files import user_cache, write_atomically
 from gptjax.text import archives, recipes
@@ -31,7 +31,7 @@ def cache_folder(data: DataConfig) -> Path:
     return Path(data.cache_dir) if data.cache_dir else user_cache()
 
 
-def source(data: DataConfig, say: Callable[[str], None] = print) -> Source:
+def source(data: DataConfig, say: Say = print) -> Source:
     """The text that a configuration asks for, fetched if need be.
 
     Args:
@@ -47,7 +47,7 @@ def source(data: DataConfig, say: Callable[[str], None] = print) -> Source:
     return Source(_files(Path(data.path)), _files(Path(data.val_path)) if data.val_path else ())
 
 
-def named(name: str, cache_dir: Path, say: Callable[[str], None] = print) -> Source:
+def named(name: str, cache_dir: Path, say: Say = print) -> Source:
     """A corpus by its name; see `source`. Texts are made once, in `cache_dir/texts`."""
     entries = archives.table('corpora')
     if name not in entries:

@@ -3,9 +3,10 @@
 import codecs
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
+from gptjax.console import Say
 from gptjax.errors import UserError
 from gptjax.text.corpora import Source
 from gptjax.text.recipes import END_OF_DOCUMENT
@@ -91,7 +92,7 @@ def _first_invalid_byte(path: Path) -> tuple[int, int]:
             offset += len(pending) + len(block) - len(decoder.getstate()[0])
 
 
-def source_sha256(source: Source, say: Callable[[str], None]) -> str:
+def source_sha256(source: Source, say: Say) -> str:
     """The hash of all files; that of a validation text stands after a plus sign.
 
     Raises:
@@ -106,12 +107,12 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
-def _files_sha256(paths: tuple[Path, ...], say: Callable[[str], None]) -> str:
+def _files_sha256(paths: tuple[Path, ...], say: Say) -> str:
     hashes = [_checked_sha256(path, say) for path in paths]
     return hashes[0] if len(hashes) == 1 else hashlib.sha256(''.join(hashes).encode()).hexdigest()
 
 
-def _checked_sha256(path: Path, say: Callable[[str], None]) -> str:
+def _checked_sha256(path: Path, say: Say) -> str:
     try:
         if path.exists() and not path.is_file():
             raise UserError(

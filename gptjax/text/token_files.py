@@ -12,19 +12,19 @@ import mmap
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from gptjax.config import DataConfig
+from gptjax.console import Say
 from gptjax.errors import UserError
 from gptjax.text import tokenizers
 from gptjax.text.clean import clean
 from gptjax.text.corpora import Source, cache_folder
 from gptjax.text.reading import LARGE, Piece, read, source_sha256
 
-Say = Callable[[str], None]
 # What of a configuration decides the tokens, besides the texts.
 DECIDING = (
     'val_fraction',

@@ -1,13 +1,14 @@
 """Tokenizers by name: text <-> arrays of token ids. Saved as JSON, never as code."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar, Protocol
 
 import numpy as np
 
 from gptjax.config import DataConfig
+from gptjax.console import Say
 from gptjax.errors import UserError
 from gptjax.text import archives
 from gptjax.text.bpe import BpeTokenizer
@@ -61,7 +62,7 @@ def learn(
     *,
     ends: bool,
     cache_dir: Path,
-    say: Callable[[str], None] = print,
+    say: Say = print,
 ) -> Tokenizer:
     """The tokenizer of some texts.
 

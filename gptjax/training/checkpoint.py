@@ -8,7 +8,7 @@ before it is used. A step holds the leaves of the state under their dotted names
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from gptjax.console import Say
 from gptjax.errors import UserError
 from gptjax.training.steps import TrainState
 from gptjax.training.thread_errors import ThreadErrors
@@ -34,7 +35,7 @@ class DamagedError(Exception):
 class Checkpoints:
     """The checkpoints of a work directory: one folder a step."""
 
-    def __init__(self, folder: Path, keep: int = 2, say: Callable[[str], None] = print):
+    def __init__(self, folder: Path, keep: int = 2, say: Say = print):
         """Makes nothing yet: `save` does.
 
         Args:

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 
-from gptjax.training.progress import say
+from gptjax.console import say
 
 SHOW_CURSOR = b'\x1b[?25h\n'  # A progress bar hides it.
 

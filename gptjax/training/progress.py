@@ -1,21 +1,15 @@
 """What a run shows while it goes: a bar on a terminal, plain lines elsewhere; on standard error."""
 
-import contextlib
 import sys
 import time
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from gptjax.console import say
 from gptjax.training.metrics import Row
 
 PLAIN_EVERY_S = 15.0
-
-
-def say(line: str) -> None:
-    """A line for the user, on standard error: standard output is for results."""
-    with contextlib.suppress(OSError):  # A run goes on when nobody can read about it.
-        print(line, file=sys.stderr, flush=True)
 
 
 class RunProgress:

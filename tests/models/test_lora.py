@@ -7,12 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from gptjax import tasks
+from gptjax import run_files, tasks
 from gptjax.config import MeshConfig, to_json
 from gptjax.errors import UserError
 from gptjax.models import lora
 from gptjax.parallel.mesh import Layout
-from gptjax.training import run_files
 from gptjax.training.loop import StepRunner, initial_state
 from tests.conftest import replace
 

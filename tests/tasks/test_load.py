@@ -4,12 +4,11 @@ import json
 
 import pytest
 
-from gptjax import tasks
+from gptjax import run_files, tasks
 from gptjax.config import Config
 from gptjax.errors import UserError
 from gptjax.tasks.gan.judge import Judge
 from gptjax.tasks.language_model.task import LanguageModel
-from gptjax.training import run_files
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@
 import io
 import sys
 
-from gptjax.training.progress import RunProgress, say
+from gptjax.console import say
+from gptjax.training.progress import RunProgress
 
 ROW = {'step': 50, 'train_loss': 2.3456, 'step_ms': 20.0, 'tokens_per_s': 12345.6}
 

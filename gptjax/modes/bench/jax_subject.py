@@ -17,10 +17,10 @@ class JaxSubject:
         import jax
 
         from gptjax import tasks
+        from gptjax.console import say
         from gptjax.parallel.mesh import Layout
         from gptjax.training.checkpoint import flat_leaves
         from gptjax.training.loop import StepRunner, initial_state
-        from gptjax.training.progress import say
 
         if job.exact:
             jax.config.update('jax_default_matmul_precision', 'highest')

@@ -18,6 +18,7 @@ import numpy as np
 
 from gptjax import tasks
 from gptjax.config import Config
+from gptjax.console import say
 from gptjax.errors import UserError
 from gptjax.files import write_atomically
 from gptjax.interop import hf_gpt2
@@ -27,7 +28,6 @@ from gptjax.modes.request import Request
 from gptjax.training.checkpoint import flat_leaves
 from gptjax.training.metrics import model_flops_utilization
 from gptjax.training.optim import make_optimizer
-from gptjax.training.progress import say
 from gptjax.training.steps import run_key
 
 JAX, TWIN = 'gptjax.modes.bench.jax_subject', 'gptjax.modes.bench.torch_subject'

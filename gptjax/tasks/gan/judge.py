@@ -7,13 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gptjax import tasks
+from gptjax import run_files, tasks
 from gptjax.config import MeshConfig, SampleConfig
 from gptjax.errors import UserError
 from gptjax.generation.engine import whole_texts
 from gptjax.parallel.mesh import Layout
 from gptjax.tasks.gan import likeness, sentences
-from gptjax.training import run_files
 
 HOW_TO_JUDGE = (
     'For perplexity, and the samples of a word GPT beside these: train one on the same sentences '

@@ -8,12 +8,13 @@ held in memory: a row is 2 bytes a token, where one-hot rows were 4 bytes a toke
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from gptjax.config import Config, DataConfig, GanConfig
+from gptjax.console import Say
 from gptjax.errors import UserError
 from gptjax.files import write_atomically
 from gptjax.text import words
@@ -22,7 +23,6 @@ from gptjax.text.corpora import Source, cache_folder
 from gptjax.text.reading import read, source_sha256
 from gptjax.text.words import END, PAD, START, UNKNOWN, WordTokenizer
 
-Say = Callable[[str], None]
 Numbered = list[tuple[int, str]]  # (document, sentence)
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,6 +23,7 @@ from gptjax.config import (
     TrainConfig,
 )
 from gptjax.config.schema import flatten
+from gptjax.console import Say
 from gptjax.errors import UserError
 from gptjax.files import DamagedError, read_object, write_atomically
 from gptjax.generation.engine import Piece
@@ -76,7 +77,7 @@ class Gan(BaseTask):
     }
 
     @classmethod
-    def create(cls, config: Config, say: Callable[[str], None]) -> 'Gan':
+    def create(cls, config: Config, say: Say) -> 'Gan':
         """The task with its sentences.
 
         Raises:

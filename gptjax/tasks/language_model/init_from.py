@@ -3,11 +3,11 @@
 import dataclasses
 from pathlib import Path
 
+from gptjax import run_files
 from gptjax.config import Config, ModelConfig
 from gptjax.errors import UserError
 from gptjax.tasks.language_model import run_data
 from gptjax.text.tokenizers import Tokenizer
-from gptjax.training import run_files
 
 # What may differ from the model that is started from; everything else is its architecture.
 FREE = ('dropout', 'dtype', 'attention', 'block_size')

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gptjax import run_files
 from gptjax.config import (
     BenchConfig,
     Config,
@@ -21,6 +22,7 @@ from gptjax.config import (
     TrainConfig,
 )
 from gptjax.config.schema import flatten
+from gptjax.console import Say
 from gptjax.errors import UserError
 from gptjax.generation.engine import Engine, Piece, submit_all
 from gptjax.models import lora
@@ -34,7 +36,7 @@ from gptjax.tasks.protocols import Report
 from gptjax.tasks.reads import every
 from gptjax.text import batches, corpora, token_files, tokenizers
 from gptjax.text.prompts import encode_prompt
-from gptjax.training import run_files, steps
+from gptjax.training import steps
 from gptjax.training.losses import chunked_cross_entropy, cross_entropy
 
 MAX_ROWS = 64  # texts generated at a time; more wait their turn
@@ -57,7 +59,7 @@ class LanguageModel(LossTask):
     }
 
     @classmethod
-    def create(cls, config: Config, say: Callable[[str], None]) -> 'LanguageModel':
+    def create(cls, config: Config, say: Say) -> 'LanguageModel':
         """The task with its text, which is fetched and encoded if need be.
 
         Raises:

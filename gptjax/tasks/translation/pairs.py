@@ -1,12 +1,12 @@
 """Aligned texts: two files line by line, or one with `source TAB target` lines."""
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from gptjax.config import DataConfig, TranslationConfig
+from gptjax.console import Say
 from gptjax.errors import UserError
 from gptjax.text import corpora
 from gptjax.text.clean import clean
@@ -24,9 +24,7 @@ class PairSplits:
     sha256: str
 
 
-def read_splits(
-    data: DataConfig, translation: TranslationConfig, say: Callable[[str], None] = print
-) -> PairSplits:
+def read_splits(data: DataConfig, translation: TranslationConfig, say: Say = print) -> PairSplits:
     """The pairs that a configuration asks for, cleaned; those with an empty side are left out.
 
     Without a validation text the last pairs are held out or, with data.split=documents, some at

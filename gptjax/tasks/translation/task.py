@@ -5,7 +5,7 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,6 +23,7 @@ from gptjax.config import (
     TranslationConfig,
 )
 from gptjax.config.schema import flatten
+from gptjax.console import Say
 from gptjax.errors import UserError
 from gptjax.files import DamagedError, read_object, write_atomically
 from gptjax.generation.engine import Piece
@@ -72,7 +73,7 @@ class Translation(LossTask):
     }
 
     @classmethod
-    def create(cls, config: Config, say: Callable[[str], None]) -> 'Translation':
+    def create(cls, config: Config, say: Say) -> 'Translation':
         """The task with its pairs, which are fetched and encoded if need be.
 
         Raises:

@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from gptjax import manifest
 from gptjax.config import Config, from_json, to_json
+from gptjax.console import say
 from gptjax.errors import UserError
 from gptjax.parallel.mesh import Layout
-from gptjax.training import manifest
 from gptjax.training.checkpoint import Checkpoints
 from gptjax.training.learner import Learner
 from gptjax.training.loop import abstract_state
-from gptjax.training.progress import say
 from gptjax.training.steps import TrainState
 
 

@@ -5,13 +5,12 @@ import random
 
 import pytest
 
-from gptjax import tasks
+from gptjax import manifest, run_files, tasks
 from gptjax.config import MeshConfig
 from gptjax.errors import UserError
 from gptjax.modes import train as train_mode
 from gptjax.modes.request import Request, open_run
 from gptjax.parallel.mesh import Layout
-from gptjax.training import manifest, run_files
 from gptjax.training.loop import initial_state
 from tests.conftest import replace
 
