@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from gptjax.config import Config
     from gptjax.run import Run
 
-__all__ = ['Config', 'Run', 'load']
+__all__ = ['Config', 'Run', 'load', 'recipe', 'train']
 
 
 def load(workdir: 'str | Path', *, checkpoint: str = 'best') -> 'Run':
@@ -22,6 +22,33 @@ def load(workdir: 'str | Path', *, checkpoint: str = 'best') -> 'Run':
 
     devices.tune_cpu()
     return Run.open(workdir, checkpoint=checkpoint)
+
+
+def recipe(name: str) -> 'Config':
+    """The configuration of a built-in recipe, such as 'char:small'."""
+    from gptjax.recipes import find
+
+    return find(name)
+
+
+def train(config: 'Config', workdir: 'str | Path') -> 'Run':
+    """Trains a work directory, or continues it, and loads its best checkpoint.
+
+    Raises:
+      UserError: something does not fit, or training was stopped before it was finished.
+    """
+    from pathlib import Path
+
+    from gptjax.errors import UserError
+    from gptjax.parallel import devices
+
+    devices.tune_cpu()
+    from gptjax.trainer import train_run
+
+    outcome = train_run(config, Path(workdir))
+    if outcome is not None and outcome.stopped_by:
+        raise UserError(f'training of {workdir} was stopped and saved; train again to continue it')
+    return load(workdir)
 
 
 def __getattr__(name: str) -> type:

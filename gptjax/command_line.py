@@ -13,6 +13,7 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
+from gptjax import recipes
 from gptjax.config import Config
 from gptjax.config.schema import flatten
 from gptjax.errors import UserError, nearest, nearest_knob
@@ -115,7 +116,7 @@ def check_config_flags(argv: list[str]) -> list[str]:
     name, colon, argument = config.partition(':')
     path = name
     if not _can_be_read(path) and Path(name).name == name:
-        path = str(recipes_folder() / f'{name}.py')
+        path = str(recipes.folder() / f'{name}.py')
     if not _can_be_read(path):
         known = _known_configs(name)
         raise UserError(
@@ -134,13 +135,6 @@ def check_config_flags(argv: list[str]) -> list[str]:
 def program(argv: Sequence[str]) -> str:
     """How the program was started, as one types it."""
     return 'python main.py' if Path(argv[0]).name == 'main.py' else 'gptjax'
-
-
-def recipes_folder() -> Path:
-    """The config files that come with gptjax: in a wheel inside of the package, else beside it."""
-    package = Path(__file__).parent
-    inside = package / 'configs'
-    return inside if inside.is_dir() else package.parent / 'configs'
 
 
 def command_to_repeat(argv: Sequence[str]) -> str:
@@ -217,7 +211,7 @@ def _can_be_read(path: str) -> bool:
 def _known_configs(like: str) -> list[str]:
     """The files in configs/ if `like` is a path and they are there, else all recipes' names."""
     paths = Path('configs').glob('*.py') if '/' in like or like.endswith('.py') else ()
-    names = sorted(map(str, paths)) or sorted(p.stem for p in recipes_folder().glob('*.py'))
+    names = sorted(map(str, paths)) or sorted(p.stem for p in recipes.folder().glob('*.py'))
     return sorted(names, key=lambda name: Path(name).stem != 'char')  # The one to begin with.
 
 

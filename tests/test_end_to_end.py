@@ -15,7 +15,7 @@ import pytest
 from gptjax.config import Config
 from gptjax.errors import UserError
 from gptjax.modes.request import Request, open_run
-from gptjax.modes.train import _only_one
+from gptjax.trainer import _only_one
 from tests.conftest import ROOT, one_line, run_main
 
 KNOBS = [
@@ -106,7 +106,7 @@ def test_a_finished_run_says_so(home):
     folder, flags, data, _ = home
     done = run_main(*flags, *data, '--mode=train', cwd=folder)
     assert done.returncode == 0
-    assert 'runs/char-small is finished: 20 of 20 steps. Train on with' in done.stderr
+    assert 'runs/char-small is finished: 20 steps are done. Train on with' in done.stderr
     assert '--config.train.steps=40' in done.stderr
 
 
@@ -134,7 +134,7 @@ def test_a_changed_run_is_refused_before_it_compiles(home, change, named):
     assert time.monotonic() - began < 15
     line = one_line(done, 1)
     assert named in line
-    assert 'Use the old settings, or another --workdir' in line
+    assert 'Use the old settings, or another work directory' in line
 
 
 def test_a_longer_run_continues_and_says_from_where(home, tmp_path):

@@ -115,3 +115,20 @@ def test_importing_the_package_takes_no_time():
     code = 'import sys, gptjax; print("jax" in sys.modules, gptjax.Config().task, len(sys.modules))'
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith('False language_model')
+
+
+def test_a_recipe_can_be_trained_from_python(tiny, tmp_path, capsys):
+    run = gptjax.train(tiny, tmp_path / 'run')
+    assert run.step in (3, 6)
+    assert len(run.generate('ROMEO:')) == 20
+    assert gptjax.train(tiny, tmp_path / 'run').step == run.step  # It is finished.
+    assert '--config' not in capsys.readouterr().err
+
+
+def test_recipes_have_names():
+    assert gptjax.recipe('char:small').model.ngram == 4
+    assert gptjax.recipe('bpe').data.tokenizer == 'bpe'
+    with pytest.raises(UserError, match=r"recipe 'chra' is unknown; did you mean char\?"):
+        gptjax.recipe('chra')
+    with pytest.raises(UserError, match=r'char.py:huge is unknown; use :small or :baby'):
+        gptjax.recipe('char:huge')

@@ -94,8 +94,8 @@ def test_an_installed_gptjax_trains_samples_and_can_be_imported_and_has_its_data
     run('python', '-c', program)
     program = (
         'import runpy\nfrom pathlib import Path\n'
-        'from gptjax.command_line import recipes_folder\n'
-        "recipe = runpy.run_path(str(recipes_folder() / 'gan.py'))\n"
+        'from gptjax.recipes import folder\n'
+        "recipe = runpy.run_path(str(folder() / 'gan.py'))\n"
         "print(Path(recipe['get_config']('toy').data.path).read_text(), end='')"
     )
     toy = (ROOT / 'data' / 'toy_language.txt').read_text()

@@ -19,14 +19,15 @@ class RunProgress:
         self._steps = steps
         self._said = time.monotonic()
         self._bar: Progress | None = None
-        if sys.stderr.isatty():
+        console = Console(stderr=True)
+        if sys.stderr.isatty() or console.is_jupyter:
             self._bar = Progress(
                 TextColumn('training'),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn('{task.fields[summary]}'),
                 TimeRemainingColumn(),
-                console=Console(stderr=True),
+                console=console,
             )
             self._task = self._bar.add_task('', total=steps, completed=first_step, summary='')
 

@@ -1,0 +1,115 @@
+"""Trains or continues a work directory: what the command line and Python share."""
+
+import contextlib
+import fcntl
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+
+from gptjax import run_files, tasks
+from gptjax.config import Config
+from gptjax.config.schema import flatten
+from gptjax.console import say
+from gptjax.errors import UserError
+from gptjax.parallel.mesh import Layout
+from gptjax.tasks.protocols import Task
+from gptjax.training.loop import Outcome, abstract_state, initial_state, train
+from gptjax.training.metrics import read_metrics
+
+
+def train_run(config: Config, workdir: Path) -> Outcome | None:
+    """Trains a work directory, or continues it from its last checkpoint, and draws loss.png.
+
+    Returns:
+      How it ended; None if the run was finished before.
+
+    Raises:
+      UserError: a knob or the data does not fit, the directory holds another run or is in use, or
+        training failed.
+    """
+    exists = run_files.config_path(workdir).exists()
+    if exists and config.train.resume == 'never':
+        raise UserError(
+            f'{workdir} already holds a run and train.resume=never; '
+            'use another work directory, or train.resume=auto to continue it'
+        )
+    layout = Layout(config.mesh, config.train.batch_size // config.train.accumulate)
+    task = tasks.create(config, say)
+    checkpoints = run_files.checkpoints(workdir, config.train.keep)
+    like = abstract_state(task, layout)
+    if checkpoints.saved() and not exists:
+        raise UserError(
+            f'{workdir} has checkpoints but no config.json; restore that file from a backup, '
+            'or use another work directory'
+        )
+    workdir.mkdir(parents=True, exist_ok=True)
+    with _only_one(workdir):
+        if checkpoints.saved():
+            _require_same(task, workdir)
+            step, state = checkpoints.resume(like)
+            if step >= config.train.steps:
+                return None
+            _announce(task, layout)
+            _tell_changes(config, workdir)
+            say(f'Continuing {workdir} from step {step} of {config.train.steps}')
+        else:
+            _announce(task, layout)
+            state = initial_state(task, layout)
+        run_files.save(task.config, task.save, workdir, continues=bool(checkpoints.saved()))
+        outcome = train(task, layout, state, checkpoints, workdir / 'metrics.jsonl')
+    rows = read_metrics(workdir / 'metrics.jsonl')
+    task.plot(rows, f'{config.name} in {workdir}').savefig(workdir / 'loss.png', dpi=120)
+    return outcome
+
+
+@contextlib.contextmanager
+def _only_one(workdir: Path) -> Iterator[None]:
+    """Refuses a second training of a work directory while the first one runs."""
+    with open(workdir / '.lock', 'w') as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f'{workdir} is being trained by another process; wait for it, stop it, '
+                'or use another work directory'
+            ) from None
+        yield
+
+
+def _tell_changes(config: Config, workdir: Path) -> None:
+    """Names the training knobs that differ from those that the run had so far."""
+    before = dict(flatten(run_files.load_config(workdir).train))
+    for name, value in flatten(config.train):
+        if before[name] != value:
+            say(f'train.{name} was {before[name]} and is {value} from here on')
+
+
+def _require_same(task: Task, workdir: Path) -> None:
+    """Raises UserError if the work directory holds another model, tokenizer or text."""
+    before = tasks.load(run_files.load_config(workdir), workdir).fingerprint()
+    now = task.fingerprint()
+    differing = [
+        f'{name} was {before.get(name)} and is {now.get(name)}'
+        for name in before.keys() | now.keys()
+        if before.get(name) != now.get(name)
+    ]
+    if differing:
+        raise UserError(
+            f'{workdir} cannot be continued: {"; ".join(sorted(differing))}. '
+            'Use the old settings, or another work directory'
+        )
+
+
+def _announce(task: Task, layout: Layout) -> None:
+    """Says on what the run computes and what it will train."""
+    devices = layout.mesh.devices
+    kind, count = devices.flat[0].device_kind, devices.size
+    where = 'No GPU found' if jax.default_backend() == 'cpu' else f'Found {kind}'
+    where += f' (computing on {count} CPU devices)' if layout.must_wait else ''
+    train_config = task.config.train
+    say(f'{where}: training {task.config.name}, {task.describe_model()}')
+    say(
+        f'{train_config.steps} steps of {task.tokens_per_step():,} tokens, '
+        f'{task.describe_data()}; the first step compiles'
+    )
