@@ -14,11 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gptjax.generation.rules import RowRules, choose, gumbel_noise
-from gptjax.models.bigram import Bigram
 from gptjax.models.cache import NO_POSITION, Cache
 from gptjax.models.decoder import Decoder
-
-Model = Decoder | Bigram
 
 
 @flax.struct.dataclass
@@ -30,7 +27,7 @@ class Rows:
     seen_BV: jax.Array  # bool, the tokens of the text so far
 
     @classmethod
-    def empty(cls, model: Model, batch_size: int, slots: int) -> 'Rows':
+    def empty(cls, model: Decoder, batch_size: int, slots: int) -> 'Rows':
         """Rows without any text."""
         shape = (batch_size, model.vocab_size)
         cache = Cache.empty(model.config, batch_size, slots)
@@ -60,7 +57,7 @@ class Counters:
 
 
 @functools.partial(jax.jit, static_argnames='model', donate_argnames='rows')
-def place(model: Model, params: dict, rows: Rows, contexts: Contexts, slot: jax.Array) -> Rows:
+def place(model: Decoder, params: dict, rows: Rows, contexts: Contexts, slot: jax.Array) -> Rows:
     """Computes new contexts and puts them into their rows, in the slots before `slot`.
 
     Args:
@@ -118,7 +115,7 @@ def widen(rows: Rows, slots: int) -> Rows:
 
 @functools.partial(jax.jit, static_argnames=('model', 'chunk', 'banned'), donate_argnames='rows')
 def decode_chunk(
-    model: Model,
+    model: Decoder,
     params: dict,
     rows: Rows,
     *,
@@ -189,6 +186,6 @@ def log_probability(logits_BV: jax.Array, token_B: jax.Array) -> jax.Array:
     return chosen_B - jax.nn.logsumexp(logits_BV, axis=-1)
 
 
-def next_logits(model: Model, logits_BTV: jax.Array) -> jax.Array:
+def next_logits(model: Decoder, logits_BTV: jax.Array) -> jax.Array:
     """Float32 logits (B, V) after the only position, without ids that pad the table."""
     return logits_BTV[:, 0, : model.vocab_size].astype(jnp.float32)

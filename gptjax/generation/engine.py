@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from gptjax.config import SampleConfig
-from gptjax.generation.decode import Contexts, Counters, Model, Rows, decode_chunk, place, widen
+from gptjax.generation.decode import Contexts, Counters, Rows, decode_chunk, place, widen
 from gptjax.generation.rules import RowRules, Rules
 from gptjax.generation.text_stream import TextStream
 from gptjax.models.cache import NO_POSITION
+from gptjax.models.decoder import Decoder
 from gptjax.parallel.mesh import Layout
 from gptjax.text.tokenizers import Tokenizer
 
@@ -57,7 +58,7 @@ class Engine:
 
     def __init__(
         self,
-        model: Model,
+        model: Decoder,
         params: dict,
         *,
         rows: int,

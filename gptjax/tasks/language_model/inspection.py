@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gptjax.errors import UserError
-from gptjax.generation.decode import Model
+from gptjax.models.decoder import Decoder
 from gptjax.text import batches
 
 
@@ -33,7 +33,7 @@ class Score:
         return -float(np.mean(self.log_probs))
 
 
-def forward(model: Model, variables: dict, tokens_T: np.ndarray, *, attention: bool) -> Forward:
+def forward(model: Decoder, variables: dict, tokens_T: np.ndarray, *, attention: bool) -> Forward:
     """Logits of a text, and attention weights if asked for.
 
     Raises:
@@ -61,7 +61,7 @@ def forward(model: Model, variables: dict, tokens_T: np.ndarray, *, attention: b
     return Forward(tokens_T, logits_TV, weights)
 
 
-def score(model: Model, variables: dict, tokens_T: np.ndarray) -> Score:
+def score(model: Decoder, variables: dict, tokens_T: np.ndarray) -> Score:
     """Log-probabilities in consecutive windows of block_size, as the validation loss has them."""
     if len(tokens_T) < 2:
         raise UserError(f'the text has {len(tokens_T)} tokens; a score needs at least 2')
