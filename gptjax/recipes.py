@@ -1,6 +1,6 @@
 """The recipes that come with gptjax, by name."""
 
-import importlib.util
+import runpy
 from pathlib import Path
 
 from gptjax.config import Config, from_config_dict
@@ -24,7 +24,5 @@ def find(name: str) -> Config:
     if not path.is_file():
         known = sorted(path.stem for path in folder().glob('*.py'))
         raise UserError(f'recipe {stem!r} is unknown; {nearest(stem, known)}')
-    spec = importlib.util.spec_from_file_location(f'gptjax_recipe_{stem}', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return from_config_dict(module.get_config(*filter(None, [argument])))
+    get_config = runpy.run_path(str(path))['get_config']
+    return from_config_dict(get_config(*filter(None, [argument])))

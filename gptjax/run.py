@@ -67,9 +67,9 @@ class Run:
           A text; a list of texts for several prompts or with num_samples, rows of a prompt side by
           side.
         """
-        several = not isinstance(prompt, str)
-        texts = whole_texts(self.stream(prompt if several else [prompt], **sampling))
-        return texts if several or len(texts) > 1 else texts[0]
+        prompts = [prompt] if isinstance(prompt, str) else prompt
+        texts = whole_texts(self.stream(prompts, **sampling))
+        return texts[0] if isinstance(prompt, str) and len(texts) == 1 else texts
 
     def stream(self, prompts: Sequence[str], **sampling: Any) -> Iterator[Piece]:
         """As `generate`, piece by piece: `Piece.id` is the number of the row."""

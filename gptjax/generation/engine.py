@@ -194,7 +194,7 @@ class Engine:
         if stream is None:
             return ids, ''
         if not stream.has_stop:
-            end = self._tokenizer.end
+            end = stream.end
             ids = ids[: ids.index(end) + 1] if end in ids else ids
             return ids, stream.push(ids)
         text = ''
@@ -216,20 +216,19 @@ class Engine:
             self._row_rules = self._put(
                 RowRules.of([request.rules if request else PLAIN for request in self._rows])
             )
-        replaced = [
-            row
+        replaced = {
+            row: request
             for row, request in enumerate(self._rows)
             if request and (not request.length or request.length >= self._block_size)
-        ]
+        }
         if replaced:
-            for row in replaced:
-                request = self._rows[row]
+            for request in replaced.values():
                 request.length = kept_length(len(request.history), self._block_size)
             self._place(replaced, idle)
 
-    def _place(self, replaced: list[int], idle: bool) -> None:
+    def _place(self, replaced: dict[int, _Request], idle: bool) -> None:
         """Computes the contexts of these rows on the devices; idle: no other row is in use."""
-        requests = [self._rows[row] for row in replaced]
+        requests = list(replaced.values())
         width = min(_bucket(max(request.length for request in requests)), self._block_size)
         self._make_slots(width)
         batch = len(self._rows)
@@ -238,18 +237,17 @@ class Engine:
         if n_new == batch:
             source_B[:] = np.arange(batch)
         else:
-            source_B[replaced] = np.arange(len(replaced))
+            source_B[list(replaced)] = np.arange(len(replaced))
         tokens_RT = np.zeros((n_new, width), np.int32)
         pos_RT = np.full((n_new, width), NO_POSITION, np.int32)
         pos_RT[:, -1] = 0
         seen_RV = np.zeros((n_new, self._model.vocab_size), bool)
-        for row, request in zip(replaced, requests, strict=True):
+        for row, request in replaced.items():
             i, n = source_B[row], request.length
             tokens_RT[i, width - n :] = request.history[-n:]
             pos_RT[i, width - n :] = np.arange(n)
             seen_RV[i, request.history] = True
-        replaced_B = np.zeros(batch, bool)
-        replaced_B[replaced] = True
+        replaced_B = np.isin(np.arange(batch), list(replaced))
         contexts = Contexts(tokens_RT, pos_RT, seen_RV, replaced_B, source_B)
         if n_new == batch:
             contexts = self._put(contexts)

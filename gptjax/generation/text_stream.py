@@ -21,6 +21,11 @@ class TextStream:
         self._unsaid = ''
 
     @property
+    def end(self) -> int | None:
+        """The id that ends a text."""
+        return self._tokenizer.end
+
+    @property
     def has_stop(self) -> bool:
         """Whether there are stop strings."""
         return bool(self._stop)
