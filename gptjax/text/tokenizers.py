@@ -57,12 +57,7 @@ KINDS = {cls.kind: cls for cls in (CharTokenizer, ByteTokenizer, WordTokenizer, 
 
 
 def learn(
-    texts: Iterable[str],
-    data: DataConfig,
-    *,
-    ends: bool,
-    cache_dir: Path,
-    say: Say = print,
+    texts: Iterable[str], data: DataConfig, *, ends: bool, cache_dir: Path, say: Say = print
 ) -> Tokenizer:
     """The tokenizer of some texts.
 

@@ -13,11 +13,7 @@ from gptjax.models.linear import matrix_shape
 
 # The first Newton-Schulz steps of Dion (Ahn et al., 2025), as in optax. Three of them learn as much
 # as Muon's own five, in three fifths of the time.
-ORTHOGONALIZE = (
-    (4.0848, -6.8946, 2.9270),
-    (3.9505, -6.3029, 2.6377),
-    (3.7418, -5.5913, 2.3037),
-)
+ORTHOGONALIZE = ((4.0848, -6.8946, 2.9270), (3.9505, -6.3029, 2.6377), (3.7418, -5.5913, 2.3037))
 
 
 class Optimizer(NamedTuple):

@@ -42,11 +42,7 @@ def init_state(params: dict, optimizer: Optimizer, key: jax.Array) -> TrainState
     return TrainState(jnp.int32(0), jax.random.key_data(key), params, optimizer.rule.init(params))
 
 
-def make_train_step(
-    loss_fn: LossFn,
-    optimizer: Optimizer,
-    accumulate: int,
-):
+def make_train_step(loss_fn: LossFn, optimizer: Optimizer, accumulate: int):
     """A train step whose batch is computed in `accumulate` parts, one after the other.
 
     Parts are weighted by what they count, so their number changes memory and nothing else.

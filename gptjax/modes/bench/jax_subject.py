@@ -71,11 +71,7 @@ class JaxSubject:
         from gptjax.config import SampleConfig
         from gptjax.generation.engine import generate
 
-        config = SampleConfig(
-            max_new_tokens=tokens,
-            temperature=1.0,
-            num_samples=batch_size,
-        )
+        config = SampleConfig(max_new_tokens=tokens, temperature=1.0, num_samples=batch_size)
         chunk = min(self.task.config.sample.chunk, tokens)
         engine = self.task.engine(self.state.params, batch_size, chunk)
         self._jax.block_until_ready(self.state.params)

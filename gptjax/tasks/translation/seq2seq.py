@@ -13,14 +13,7 @@ import jax.numpy as jnp
 
 from gptjax.config import ModelConfig, TranslationConfig
 from gptjax.models.attention import Attention, attend
-from gptjax.models.block import (
-    Block,
-    add_branch,
-    make_blocks,
-    norm,
-    position_table,
-    with_positions,
-)
+from gptjax.models.block import Block, add_branch, make_blocks, norm, position_table, with_positions
 from gptjax.models.cache import Cache, LayerCache
 from gptjax.models.decoder import Decoder
 from gptjax.models.linear import dense
