@@ -4,7 +4,7 @@ Their linear maps (`Conv1D`) are (inputs, outputs) as ours are; theirs has queri
 side by side in one matrix.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -201,7 +201,7 @@ def config_to_theirs(config: ModelConfig, vocab_size: int, end: int | None) -> d
     }
 
 
-def _matters(config: ModelConfig):
+def _matters(config: ModelConfig) -> Callable[[str], bool]:
     """Which of their names hold parameters: masks and a head that is tied do not."""
     ignored = ('.attn.bias', '.attn.masked_bias', *(('lm_head.weight',) * config.tied_head))
     return lambda name: not name.endswith(ignored)

@@ -6,6 +6,7 @@ width, F hidden, V vocabulary.
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -17,6 +18,11 @@ from gptjax.models.cache import LayerCache
 from gptjax.models.linear import dense, residual_std
 
 
+def apply(model: nn.Module, variables: dict, *args: Any, **options: Any) -> Any:
+    """`model.apply`, whose own type is that of all that any option may make it return."""
+    return model.apply(variables, *args, **options)
+
+
 def gelu_exact(x: jax.Array) -> jax.Array:
     """Exact GELU (Hendrycks and Gimpel, 2016), computed with erf.
 
@@ -26,7 +32,7 @@ def gelu_exact(x: jax.Array) -> jax.Array:
     return (0.5 * x32 * (1 + jax.lax.erf(x32 * 0.5**0.5))).astype(x.dtype)
 
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     'gelu': functools.partial(nn.gelu, approximate=True),
     'gelu_exact': gelu_exact,
     'relu': nn.relu,
@@ -112,7 +118,15 @@ class Block(nn.Module):
 class PostNormBlock(Block):
     """Each sublayer's sum is normalised, as in Vaswani et al., 2017: norm(x + f(x))."""
 
-    def __call__(self, x_BTD, pos_BT, mask_BTS=None, cached=None, *, train=False):
+    def __call__(
+        self,
+        x_BTD: jax.Array,
+        pos_BT: jax.Array,
+        mask_BTS: jax.Array | None = None,
+        cached: LayerCache | None = None,
+        *,
+        train: bool = False,
+    ) -> tuple[jax.Array, LayerCache | None]:
         drop = functools.partial(self.dropout, deterministic=not train)
         y_BTD, cached = self.attn(x_BTD, pos_BT, mask_BTS, cached, train=train)
         x_BTD = self.norm_attn(x_BTD + drop(y_BTD))
@@ -122,7 +136,15 @@ class PostNormBlock(Block):
 class BranchNormBlock(Block):
     """Each sublayer's output is normalised before it is added: x + norm(f(x))."""
 
-    def __call__(self, x_BTD, pos_BT, mask_BTS=None, cached=None, *, train=False):
+    def __call__(
+        self,
+        x_BTD: jax.Array,
+        pos_BT: jax.Array,
+        mask_BTS: jax.Array | None = None,
+        cached: LayerCache | None = None,
+        *,
+        train: bool = False,
+    ) -> tuple[jax.Array, LayerCache | None]:
         drop = functools.partial(self.dropout, deterministic=not train)
         y_BTD, cached = self.attn(x_BTD, pos_BT, mask_BTS, cached, train=train)
         x_BTD = x_BTD + self.norm_attn(drop(y_BTD))

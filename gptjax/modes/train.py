@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -15,6 +16,7 @@ from gptjax.modes.request import Request, open_run
 from gptjax.parallel.mesh import Layout
 from gptjax.run_files import checkpoints as open_checkpoints
 from gptjax.run_files import config_path, load_config
+from gptjax.tasks.protocols import Task
 from gptjax.training.loop import abstract_state, initial_state, train
 from gptjax.training.metrics import read_metrics
 
@@ -70,7 +72,7 @@ def run(request: Request) -> int:
 
 
 @contextlib.contextmanager
-def _only_one(workdir: Path):
+def _only_one(workdir: Path) -> Iterator[None]:
     """Refuses a second training of a work directory while the first one runs."""
     with open(workdir / '.lock', 'w') as lock:
         try:
@@ -91,7 +93,7 @@ def _tell_changes(request: Request) -> None:
             say(f'train.{name} was {before[name]} and is {value} from here on')
 
 
-def _require_same(request: Request, task) -> None:
+def _require_same(request: Request, task: Task) -> None:
     """Raises UserError if the work directory holds another model, tokenizer or text."""
     before = tasks.load(load_config(request.workdir), request.workdir).fingerprint()
     now = task.fingerprint()
@@ -107,7 +109,7 @@ def _require_same(request: Request, task) -> None:
         )
 
 
-def _announce(task, layout: Layout) -> None:
+def _announce(task: Task, layout: Layout) -> None:
     """Says on what the run computes and what it will train."""
     devices = layout.mesh.devices
     kind, count = devices.flat[0].device_kind, devices.size

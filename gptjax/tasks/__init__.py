@@ -1,7 +1,6 @@
 """The tasks by name. Adding one is a folder here and a line in the table."""
 
 import importlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 

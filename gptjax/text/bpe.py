@@ -28,7 +28,7 @@ class BpeTokenizer:
     data: str  # the tokenizer in the JSON form of Hugging Face
     kind: ClassVar[str] = 'bpe'
     banned: ClassVar[tuple[int, ...]] = ()
-    unknown: ClassVar[None] = None
+    unknown: ClassVar[int | None] = None
 
     @classmethod
     def learn(cls, texts: Iterable[str], data: DataConfig, ends: bool) -> 'BpeTokenizer':
@@ -56,8 +56,8 @@ class BpeTokenizer:
     @classmethod
     def from_vocab(cls, vocab: dict[str, int], merges: str) -> 'BpeTokenizer':
         """From the contents of GPT-2's encoder.json (vocab.json) and vocab.bpe (merges.txt)."""
-        pairs = [tuple(line.split(' ')) for line in merges.splitlines() if line.count(' ') == 1]
-        pairs = [pair for pair in pairs if pair[0] != '#version:']
+        lines = [line.split(' ') for line in merges.splitlines() if line.count(' ') == 1]
+        pairs = [(left, right) for left, right in lines if left != '#version:']
         tokenizer = _byte_level(hf.models.BPE(vocab, pairs))
         tokenizer.add_special_tokens([END])
         return cls(tokenizer.to_str())

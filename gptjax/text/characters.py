@@ -23,7 +23,7 @@ class CharTokenizer:
     ends: bool = False  # whether there is a token that ends a document
     kind: ClassVar[str] = 'char'
     banned: ClassVar[tuple[int, ...]] = ()
-    unknown: ClassVar[None] = None
+    unknown: ClassVar[int | None] = None
 
     @classmethod
     def learn(cls, texts: Iterable[str], data: DataConfig, ends: bool) -> 'CharTokenizer':
@@ -94,7 +94,7 @@ class ByteTokenizer:
     ends: bool = False
     kind: ClassVar[str] = 'byte'
     banned: ClassVar[tuple[int, ...]] = ()
-    unknown: ClassVar[None] = None
+    unknown: ClassVar[int | None] = None
 
     @classmethod
     def learn(cls, texts: Iterable[str], data: DataConfig, ends: bool) -> 'ByteTokenizer':

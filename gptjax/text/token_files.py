@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -58,6 +59,12 @@ class Corpus:
     train: Split | None  # None where the corpus comes from a work directory
     val: Split | None  # None where the work directory has an imported model
     sha256: str
+
+    @property
+    def splits(self) -> tuple[Split, Split]:
+        """The training and the validation split, of a corpus that `prepare` made."""
+        assert self.train is not None and self.val is not None
+        return self.train, self.val
 
 
 def prepare(
@@ -138,7 +145,14 @@ def encode_all(path: Path, tokenizer: tokenizers.Tokenizer, data: DataConfig) ->
     return Split(path, tokens, sum(map(len, texts)))
 
 
-def _encode(source, data, tokenizer, sha256, folder: Path, say: Say) -> None:
+def _encode(
+    source: Source,
+    data: DataConfig,
+    tokenizer: tokenizers.Tokenizer | None,
+    sha256: str,
+    folder: Path,
+    say: Say,
+) -> None:
     """Reads the texts for their lengths, then for the vocabulary, then for the tokens."""
     documents = _documents(source, data, say)
     held_out = _held_out(documents, data)
@@ -180,7 +194,7 @@ def _encode(source, data, tokenizer, sha256, folder: Path, say: Say) -> None:
                 told = done * 10 // total
                 say(f'Encoding: {10 * told}% of {total:,} characters')
     (folder / 'tokenizer.json').write_text(tokenizer.to_json())
-    about = {'sha256': sha256, 'dtype': dtype}
+    about: dict[str, Any] = {'sha256': sha256, 'dtype': dtype}
     about |= {'train_chars': train_chars, 'val_chars': sum(held_out)}
     (folder / 'about.json').write_text(json.dumps(about, indent=1) + '\n')
 

@@ -76,6 +76,12 @@ def learn(
     return KINDS[data.tokenizer].learn(texts, data, ends)
 
 
+def end_of(tokenizer: Tokenizer) -> int:
+    """The id that ends a document, of a tokenizer that was learnt with one."""
+    assert tokenizer.end is not None, f'a {tokenizer.kind} tokenizer without an end'
+    return tokenizer.end
+
+
 def from_json(text: str) -> Tokenizer:
     """The inverse of a tokenizer's `to_json`.
 

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +36,7 @@ class DamagedError(Exception):
 class Checkpoints:
     """The checkpoints of a work directory: one folder a step."""
 
-    def __init__(self, folder: Path, keep: int = 2, say: Say = print):
+    def __init__(self, folder: Path, keep: int = 2, say: Say = print) -> None:
         """Makes nothing yet: `save` does.
 
         Args:
@@ -188,7 +189,7 @@ class Checkpoints:
             return False
         return True
 
-    def _fail(self, error: Exception):
+    def _fail(self, error: Exception) -> NoReturn:
         self._failed = True
         reason = ' '.join(str(error).split())
         from_system = re.search(r"([^:]+) \[os_error_code='\d+'", reason)
@@ -237,7 +238,7 @@ def _sums(folder: Path) -> dict[str, str]:
     return sums
 
 
-def flat_leaves(tree) -> dict[str, jax.Array]:
+def flat_leaves(tree: Any) -> dict[str, jax.Array]:
     """The leaves of a tree by their dotted names, in its order."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator='.'): leaf for path, leaf in leaves}
@@ -256,5 +257,5 @@ def _differences(saved: dict, wanted: dict) -> Iterator[str]:
                 yield f'{name} is {there} in the checkpoint and {here} here'
 
 
-def _describe(array) -> str:
+def _describe(array: jax.Array | jax.ShapeDtypeStruct) -> str:
     return f'{jnp.dtype(array.dtype).name}{list(array.shape)}'

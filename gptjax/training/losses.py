@@ -5,13 +5,20 @@ masks; a mean does not.
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+Sums = tuple[jax.Array, jax.Array]  # a sum and how many terms it has
+LogitsFn = Callable[[Any, jax.Array], jax.Array]  # (params, x_BTD) -> logits_BTV
 
-def cross_entropy(logits_BTV, targets_BT, lengths_B, smoothing: float = 0.0):
+
+def cross_entropy(
+    logits_BTV: jax.Array, targets_BT: jax.Array, lengths_B: jax.Array, smoothing: float = 0.0
+) -> Sums:
     """Negative log-likelihood of the targets that count.
 
     Args:
@@ -34,7 +41,14 @@ def cross_entropy(logits_BTV, targets_BT, lengths_B, smoothing: float = 0.0):
     return total, jnp.sum(counts_BT, dtype=jnp.float32)
 
 
-def chunked_cross_entropy(logits_fn, params, x_BTD, targets_BT, lengths_B, chunk: int):
+def chunked_cross_entropy(
+    logits_fn: LogitsFn,
+    params: dict,
+    x_BTD: jax.Array,
+    targets_BT: jax.Array,
+    lengths_B: jax.Array,
+    chunk: int,
+) -> Sums:
     """`cross_entropy` of logits_fn(params, x_BTD), of which few logits exist at a time.
 
     Each chunk's gradients are made right after its logits, while these are still there (Hsu et al.,
@@ -50,7 +64,9 @@ def chunked_cross_entropy(logits_fn, params, x_BTD, targets_BT, lengths_B, chunk
     chunk = min(chunk, t)  # Short rows are not padded up to it.
     parts = -(-t // chunk)
 
-    def split(rows):  # To (parts, B, chunk, ...); what is added is beyond every length.
+    def split(
+        rows: jax.Array,
+    ) -> jax.Array:  # To (parts, B, chunk, ...); what is added is beyond every length.
         padding = [(0, 0), (0, parts * chunk - t)] + [(0, 0)] * (rows.ndim - 2)
         return jnp.pad(rows, padding).reshape(b, parts, chunk, *rows.shape[2:]).swapaxes(0, 1)
 
@@ -59,7 +75,7 @@ def chunked_cross_entropy(logits_fn, params, x_BTD, targets_BT, lengths_B, chunk
     return total, jnp.sum(counts_BT, dtype=jnp.float32)
 
 
-def _sum_nll(logits_BTV, targets_BT, counts_BT):
+def _sum_nll(logits_BTV: jax.Array, targets_BT: jax.Array, counts_BT: jax.Array) -> jax.Array:
     nll_BT = optax.softmax_cross_entropy_with_integer_labels(
         logits_BTV.astype(jnp.float32), targets_BT
     )
@@ -67,16 +83,28 @@ def _sum_nll(logits_BTV, targets_BT, counts_BT):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _sum_nll_of_parts(logits_fn, params, x_PBCD, targets_PBC, counts_PBC):
-    def add(total, part):
+def _sum_nll_of_parts(
+    logits_fn: LogitsFn,
+    params: dict,
+    x_PBCD: jax.Array,
+    targets_PBC: jax.Array,
+    counts_PBC: jax.Array,
+) -> jax.Array:
+    def add(total: jax.Array, part: tuple) -> tuple:
         x_BCD, targets_BC, counts_BC = part
         return total + _sum_nll(logits_fn(params, x_BCD), targets_BC, counts_BC), None
 
     return jax.lax.scan(add, jnp.zeros(()), (x_PBCD, targets_PBC, counts_PBC))[0]
 
 
-def _parts_forward(logits_fn, params, x_PBCD, targets_PBC, counts_PBC):
-    def add(carry, part):
+def _parts_forward(
+    logits_fn: LogitsFn,
+    params: dict,
+    x_PBCD: jax.Array,
+    targets_PBC: jax.Array,
+    counts_PBC: jax.Array,
+) -> tuple:
+    def add(carry: Any, part: tuple) -> tuple[Any, jax.Array]:
         x_BCD, *rest = part
         value_and_grad = jax.value_and_grad(
             lambda params, x_BCD: _sum_nll(logits_fn(params, x_BCD), *rest), argnums=(0, 1)
@@ -89,7 +117,7 @@ def _parts_forward(logits_fn, params, x_PBCD, targets_PBC, counts_PBC):
     return total, (d_params, dx_PBCD)
 
 
-def _parts_backward(_, gradients, d_total):
+def _parts_backward(_: LogitsFn, gradients: Any, d_total: jax.Array) -> tuple:
     d_params, dx_PBCD = jax.tree.map(lambda g: (g * d_total).astype(g.dtype), gradients)
     return d_params, dx_PBCD, None, None
 

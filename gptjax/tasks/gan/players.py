@@ -1,16 +1,19 @@
 """Two players: what the generator writes, what the critic makes of it, and the loss of each."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from gptjax.config import Config
+from gptjax.models.block import apply
 from gptjax.tasks.gan import from_noise, losses
-from gptjax.tasks.gan.model import Critic, Generator, draw_noise
+from gptjax.tasks.gan.model import Critic, Generator, Noise, draw_noise
 from gptjax.tasks.gan.spectral import spectrally_normalized
 from gptjax.text.words import END
-from gptjax.training.losses import cross_entropy
+from gptjax.training.losses import Sums, cross_entropy
+from gptjax.training.steps import Metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Players:
     generator: Generator
     critic: Critic
 
-    def init(self, key) -> dict:
+    def init(self, key: jax.Array) -> dict:
         """Fresh parameters of both."""
         model = self.config.model
         generator_key, critic_key = jax.random.split(key)
@@ -35,11 +38,11 @@ class Players:
             'critic': self.critic.init(critic_key, *args, method=_score_and_embed),
         }
 
-    def author(self, params):
+    def author(self, params: dict) -> dict:
         """The generator's parameters that write what people see, among those of a train state."""
         return params['average' if self.config.gan.average else 'generator']
 
-    def cross_entropy(self, params, ids_BT, noise):
+    def cross_entropy(self, params: dict, ids_BT: jax.Array, noise: Noise) -> Sums:
         """(sum of nats, number of words) of real sentences, each word given those before it."""
         w_BTD = from_noise.style(self.generator, params, noise)
         x_BSD = from_noise.replay(self.generator, params, ids_BT, w_BTD, noise)
@@ -48,13 +51,15 @@ class Players:
         )
         return cross_entropy(logits_BSV, ids_BT[:, 1:], self.lengths(ids_BT))
 
-    def lengths(self, ids_BT):
+    def lengths(self, ids_BT: jax.Array) -> jax.Array:
         """How many ids there are after <START>, up to <END> or to the end of the row."""
         s = ids_BT.shape[1] - 1
         is_end_BS = ids_BT[:, 1:] == END
         return jnp.where(is_end_BS.any(1), is_end_BS.argmax(1) + 1, s)
 
-    def write(self, params, key, row_B, turns: int):
+    def write(
+        self, params: dict, key: jax.Array, row_B: jax.Array, turns: int
+    ) -> tuple[Noise, jax.Array]:
         """A batch of sentences for each of some turns, all written in the same scan.
 
         Returns:
@@ -62,7 +67,7 @@ class Players:
         """
         config, model = self.config, self.generator
 
-        def draw(turn):
+        def draw(turn: jax.Array) -> Noise:
             return draw_noise(config.model, config.gan, jax.random.fold_in(key, turn), row_B)
 
         # The rows' axis comes first, so that they stay on the devices that have the batch's rows.
@@ -72,7 +77,9 @@ class Players:
         ids = ids_BT.reshape(len(row_B), turns, -1)
         return jax.tree.map(lambda x: x.swapaxes(0, 1), (noise, ids))
 
-    def show(self, params, critic_params, ids_BT, noise, *, learning: bool):
+    def show(
+        self, params: dict, critic_params: dict, ids_BT: jax.Array, noise: Noise, *, learning: bool
+    ) -> jax.Array:
         """What the critic sees of written sentences, embedded (B, S, D).
 
         The critic's table turns a softmax into a mixture of D numbers. So nothing of the size
@@ -88,7 +95,7 @@ class Players:
             return self._embed(critic_params, ids_BT)
 
         @jax.checkpoint
-        def mixture(x_BCD, t_C):
+        def mixture(x_BCD: jax.Array, t_C: jax.Array) -> jax.Array:
             logits_BCV = from_noise.word_logits(model, params, x_BCD, t_C)
             if output.startswith('gumbel'):
                 drawn_CBV = jax.vmap(from_noise.gumbel, (None, 0, None))(
@@ -107,7 +114,17 @@ class Players:
         hard_BSD = self._embed(critic_params, ids_BT)
         return hard_BSD + soft_BSD - jax.lax.stop_gradient(soft_BSD)
 
-    def critic_loss(self, params, generator_params, ids_BT, fake_BT, noise, key, row_B, level):
+    def critic_loss(
+        self,
+        params: dict,
+        generator_params: dict,
+        ids_BT: jax.Array,
+        fake_BT: jax.Array,
+        noise: Noise,
+        key: jax.Array,
+        row_B: jax.Array,
+        level: jax.Array,
+    ) -> tuple[jax.Array, Metrics]:
         """(what the critic lowers, what there is to see of it) of a batch and as many fakes.
 
         Args:
@@ -142,7 +159,17 @@ class Players:
         }
         return loss + gan.penalty * penalty, seen
 
-    def generator_loss(self, params, critic_params, ids_BT, fake_BT, noise, key, row_B, level):
+    def generator_loss(
+        self,
+        params: dict,
+        critic_params: dict,
+        ids_BT: jax.Array,
+        fake_BT: jax.Array,
+        noise: Noise,
+        key: jax.Array,
+        row_B: jax.Array,
+        level: jax.Array,
+    ) -> Sums:
         """(what the generator lowers, its adversarial part); the real rows are for the anchor."""
         gan = self.config.gan
         fake_BSD = self.show(params, critic_params, fake_BT, noise, learning=True)
@@ -154,13 +181,13 @@ class Players:
         nats, words = self.cross_entropy(params, ids_BT, noise)
         return loss + gan.anchor * nats / words, loss
 
-    def score(self, params, e_BSD):
+    def score(self, params: dict, e_BSD: jax.Array) -> jax.Array:
         """The critic's scores (B,) of embedded sentences."""
         if self.config.gan.spectral_norm:
             params = spectrally_normalized(params)
-        return self.critic.apply(params, e_BSD)
+        return apply(self.critic, params, e_BSD)
 
-    def _cut(self, e_BSD, ids_BT):
+    def _cut(self, e_BSD: jax.Array, ids_BT: jax.Array) -> jax.Array:
         """Nothing where <END> is over, if that is to be hidden.
 
         Not by a mask in the attention: a critic told real from fake by the mask, which no gradient
@@ -169,17 +196,19 @@ class Players:
         seen_BS = jnp.arange(e_BSD.shape[1]) < self.lengths(ids_BT)[:, None]
         return e_BSD * seen_BS[..., None] if self.config.gan.hide_after_end else e_BSD
 
-    def _embed(self, params, ids_BT):
-        return self.critic.apply(params, ids_BT[:, 1:], method='embed_ids')
+    def _embed(self, params: dict, ids_BT: jax.Array) -> jax.Array:
+        return apply(self.critic, params, ids_BT[:, 1:], method='embed_ids')
 
-    def _diffuse(self, params, e_BSD, level, key, row_B):
+    def _diffuse(
+        self, params: dict, e_BSD: jax.Array, level: jax.Array, key: jax.Array, row_B: jax.Array
+    ) -> jax.Array:
         """Noise of a random strength up to the level, for real and fake alike."""
         most = self.config.gan.diffusion
         if not most:
             return e_BSD
         size = jax.lax.stop_gradient(jnp.sqrt(jnp.mean(jnp.square(table(params)))))
 
-        def draw(row):
+        def draw(row: jax.Array) -> tuple[jax.Array, jax.Array]:
             strength_key, noise_key = jax.random.split(jax.random.fold_in(key, row))
             return jax.random.uniform(strength_key), jax.random.normal(noise_key, e_BSD.shape[1:])
 
@@ -188,11 +217,13 @@ class Players:
         return jnp.sqrt(1 - variance_B11) * e_BSD + jnp.sqrt(variance_B11) * size * noise_BSD
 
 
-def _score_and_embed(critic: Critic, e_BSD, ids_BS):
+def _score_and_embed(
+    critic: Critic, e_BSD: jax.Array, ids_BS: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     return critic(e_BSD), critic.embed_ids(ids_BS)
 
 
-def _by_chunks(fn, x_BSD, chunk: int):
+def _by_chunks(fn: Callable, x_BSD: jax.Array, chunk: int) -> jax.Array:
     """fn(x_BCD, places) of all places, `chunk` at a time, or at once if that is 0."""
     b, s, d = x_BSD.shape
     if not chunk or chunk >= s:
@@ -205,6 +236,6 @@ def _by_chunks(fn, x_BSD, chunk: int):
     return out_PBCD.swapaxes(0, 1).reshape(b, -1, d)[:, :s]
 
 
-def table(critic_params):
+def table(critic_params: dict) -> jax.Array:
     """The critic's words (V, D)."""
     return critic_params['params']['embed']['embedding']

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -19,22 +20,28 @@ class Writer:
     generator: Generator
 
     @functools.cached_property
-    def as_in_training(self):
+    def as_in_training(self) -> Callable[..., jax.Array]:
         """Jitted: (generator's parameters, key, row_B) -> ids_BT, as in training."""
         model = self.generator
 
-        def write(params, key, row_B):
+        def write(params: dict, key: jax.Array, row_B: jax.Array) -> jax.Array:
             noise = draw_noise(self.config.model, self.config.gan, key, row_B)
             return from_noise.write(model, params, from_noise.style(model, params, noise), noise)
 
         return jax.jit(write)
 
     @functools.cached_property
-    def as_asked(self):
+    def as_asked(self) -> Callable[..., jax.Array]:
         """Jitted: as `as_in_training`, with the style that the configuration asks for."""
         model, kind = self.generator, self.config.gan_sampling.style
 
-        def write(params, key, row_B, forced_BT, temperature):
+        def write(
+            params: dict,
+            key: jax.Array,
+            row_B: jax.Array,
+            forced_BT: jax.Array,
+            temperature: jax.Array,
+        ) -> jax.Array:
             noise = draw_noise(self.config.model, self.config.gan, key, row_B)
             w_BTD = from_noise.style(model, params, noise)
             if kind == 'fixed':

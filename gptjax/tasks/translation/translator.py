@@ -16,7 +16,7 @@ from gptjax.tasks.translation.decode import Decoding, translate
 from gptjax.tasks.translation.lines import split_line
 from gptjax.tasks.translation.seq2seq import Seq2Seq
 from gptjax.text.clean import clean
-from gptjax.text.tokenizers import Tokenizer
+from gptjax.text.tokenizers import Tokenizer, end_of
 
 ROWS = 64  # hypotheses, or samples, computed at a time
 
@@ -75,7 +75,7 @@ class Translator:
         layout = Layout(MeshConfig(), rows)
         params, batch = layout.copy(self.params), layout.put((source_BS, lengths_B))
         decoding = Decoding(
-            self.target.end,
+            end_of(self.target),
             min(block_size, options.max_new_tokens),
             options.chunk,
             self.target.banned,
@@ -136,7 +136,7 @@ class Translator:
         return parts
 
     def _encode(self, text: str) -> np.ndarray:
-        return np.append(self.source.encode(text), self.source.end).astype(np.int32)
+        return np.append(self.source.encode(text), end_of(self.source)).astype(np.int32)
 
 
 def _power_of_two(n: int) -> int:
