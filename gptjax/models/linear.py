@@ -6,6 +6,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+from jax import Array
 
 from gptjax.config import ModelConfig
 
@@ -14,19 +15,15 @@ KeyPath = tuple[jax.tree_util.DictKey, ...]  # of a parameter: the names of modu
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _multiply(x: jax.Array, w: jax.Array, n: int) -> jax.Array:
+def _multiply(x: Array, w: Array, n: int) -> Array:
     return jax.lax.dot_general(x, w, ((range(x.ndim - n, x.ndim), range(n)), ((), ())))
 
 
-def _multiply_forward(
-    x: jax.Array, w: jax.Array, n: int
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+def _multiply_forward(x: Array, w: Array, n: int) -> tuple[Array, tuple[Array, Array]]:
     return _multiply(x, w, n), (x, w)
 
 
-def _multiply_backward(
-    n: int, x_and_w: tuple[jax.Array, jax.Array], dy: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def _multiply_backward(n: int, x_and_w: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     x, w = x_and_w
     # JAX's own rule gives the gradient of w transposed, and its transposition ends up in every use
     # of it: the norm, the clipping and both of Adam's averages stride through memory.
@@ -39,7 +36,7 @@ def _multiply_backward(
 _multiply.defvjp(_multiply_forward, _multiply_backward)
 
 
-def multiply(x: jax.Array, w: jax.Array, dims: Any, **_: object) -> jax.Array:
+def multiply(x: Array, w: Array, dims: Any, **_: object) -> Array:
     """`jax.lax.dot_general` of the last axes of x with the first of w, made for its gradient."""
     (contracted, _), _ = dims
     return _multiply(x, w, len(contracted))

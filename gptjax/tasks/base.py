@@ -1,6 +1,7 @@
 """Defaults that most tasks share."""
 
 import functools
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -11,6 +12,7 @@ from gptjax.config import Config
 from gptjax.errors import UserError
 from gptjax.parallel.mesh import Layout
 from gptjax.tasks import sizes
+from gptjax.text.tokenizers import Tokenizer
 from gptjax.training import steps
 from gptjax.training.diagnosis import diagnose
 from gptjax.training.learner import Learner
@@ -20,6 +22,13 @@ from gptjax.training.optim import Optimizer, make_optimizer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+def hashes(tokenizer: Tokenizer, text_sha256: str) -> tuple[str, str]:
+    """What a fingerprint has of a tokenizer and of a text, whose hash may be several with '+'."""
+    vocabulary = hashlib.sha256(tokenizer.to_json().encode()).hexdigest()[:12]
+    text = '+'.join(sha256[:12] for sha256 in text_sha256.split('+'))
+    return f'{tokenizer.kind} ({tokenizer.vocab_size}, {vocabulary})', text
 
 
 class BaseTask:

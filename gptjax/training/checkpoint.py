@@ -5,7 +5,6 @@ step therefore has a manifest of SHA-256 sums, written before the step gets its 
 before it is used. A step holds the leaves of the state under their dotted names.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -19,6 +18,8 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 
 from gptjax.console import Say
 from gptjax.errors import UserError
+from gptjax.files import DamagedError
+from gptjax.text.reading import file_sha256
 from gptjax.training.steps import TrainState
 from gptjax.training.thread_errors import ThreadErrors
 
@@ -27,10 +28,6 @@ ITEM = 'default'  # Orbax's name of the folder with the arrays
 
 # Saving and donating may overlap, and restored buffers cannot always be donated: both get a copy.
 _copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
-
-
-class DamagedError(Exception):
-    """A checkpoint that is not what was saved."""
 
 
 class Checkpoints:
@@ -232,9 +229,7 @@ def _sums(folder: Path) -> dict[str, str]:
     sums = {}
     for path in sorted(folder.glob('*/**/*')):
         if path.is_file():
-            with open(path, 'rb') as file:
-                digest = hashlib.file_digest(file, 'sha256').hexdigest()
-            sums[path.relative_to(folder).as_posix()] = digest
+            sums[path.relative_to(folder).as_posix()] = file_sha256(path)
     return sums
 
 

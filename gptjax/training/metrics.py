@@ -200,13 +200,8 @@ def plot_losses(rows: list[Row], title: str, verdict: str = '') -> 'Figure':
     if val:
         axes.plot(*zip(*val, strict=True), 'o-', color='#1f4e79', markersize=3, label='validation')
         best = min(val, key=lambda point: point[1])
-        axes.plot(
-            *best,
-            '*',
-            color='#d1495b',
-            markersize=14,
-            label=f'best: {best[1]:.4f} at step {best[0]}',
-        )
+        label = f'best: {best[1]:.4f} at step {best[0]}'
+        axes.plot(*best, '*', color='#d1495b', markersize=14, label=label)
         # The first steps, near ln(V), would flatten everything that is worth seeing.
         highest = max(loss for step, loss in train + val if step >= 0.05 * max(val)[0])
         axes.set_ylim(min(loss for _, loss in train + val) - 0.05, highest + 0.05)

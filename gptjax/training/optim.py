@@ -1,5 +1,6 @@
 """Optimizers and learning-rate schedules, from optax."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -59,9 +60,7 @@ def make_optimizer(config: TrainConfig) -> Optimizer:
         return Optimizer(rule, schedule)
     rule = optax.partition(
         {'learns': rule, 'stays': optax.set_to_zero()},
-        lambda params: jax.tree_util.tree_map_with_path(
-            lambda path, _: 'learns' if path[0].key == lora.COLLECTION else 'stays', params
-        ),
+        _by_path(lambda path: 'learns' if path[0].key == lora.COLLECTION else 'stays'),
     )
     return Optimizer(rule, schedule)
 
@@ -89,9 +88,7 @@ def _muon(
             'muon': stacked(matrices),
             'adamw': optax.adamw(schedule, **adam, weight_decay=weight_decay, mask=is_matrix),
         },
-        lambda params: jax.tree_util.tree_map_with_path(
-            lambda path, _: 'muon' if _is_inner(path) else 'adamw', params
-        ),
+        _by_path(lambda path: 'muon' if _is_inner(path) else 'adamw'),
     )
 
 
@@ -129,6 +126,11 @@ def _stack_name(shape: tuple[int, int]) -> str:
     return f'stack_{shape[0]}x{shape[1]}'
 
 
+def _by_path(label: Callable[[KeyPath], str | bool]) -> Callable[[Any], Any]:
+    """params -> the label of each parameter, which its path decides."""
+    return lambda params: jax.tree_util.tree_map_with_path(lambda path, _: label(path), params)
+
+
 def _is_inner(path: KeyPath) -> bool:
     names = [key.key for key in path]
     return names[-1] == 'kernel' and any(name.startswith('block_') for name in names)
@@ -136,6 +138,4 @@ def _is_inner(path: KeyPath) -> bool:
 
 def is_matrix(params: Any) -> Any:
     """True for what weight decay applies to: kernels and embeddings, not biases and norm scales."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: path[-1].key in ('kernel', 'embedding'), params
-    )
+    return _by_path(lambda path: path[-1].key in ('kernel', 'embedding'))(params)

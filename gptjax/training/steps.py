@@ -92,9 +92,7 @@ def make_train_step(loss_fn: LossFn, optimizer: Optimizer, accumulate: int) -> T
     return train_step
 
 
-def make_multi_step(
-    train_step: TrainStep,
-) -> Callable[[TrainState, Batch, Any], tuple[TrainState, Metrics]]:
+def make_multi_step(train_step: TrainStep) -> Callable[..., tuple[TrainState, Metrics]]:
     """Several optimizer steps in one call, which spares tiny models the way to the host and back.
 
     Args:

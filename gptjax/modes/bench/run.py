@@ -214,7 +214,6 @@ def huggingface_has(config: Config) -> bool:
         and not hf_gpt2.lacking(model)
         and model.tied_head
         and model.activation != 'relu2'
-        and model.tied_head
         and not (model.qk_norm or model.scale_embedding)
     )
 

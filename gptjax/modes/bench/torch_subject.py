@@ -181,7 +181,7 @@ def as_huggingface(twin: Twin) -> Any:
     return model
 
 
-def _with_bias(name: str, module: nn.Module) -> dict[str, torch.Tensor]:
+def _with_bias(name: str, module: Any) -> dict[str, torch.Tensor]:
     weight, bias = module.weight, module.bias
     if bias is None:
         bias = torch.zeros(len(weight))

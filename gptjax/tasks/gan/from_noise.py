@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from gptjax.models.block import apply
 from gptjax.models.cache import Cache
@@ -14,12 +15,12 @@ from gptjax.text.words import END, PAD, START, UNKNOWN
 FREE = -1  # in `forced`: the generator chooses
 
 
-def style(model: Generator, params: dict, noise: Noise) -> jax.Array:
+def style(model: Generator, params: dict, noise: Noise) -> Array:
     """w (B, T, D) of some noise."""
     return apply(model, params, noise.style_BTD, method='style')
 
 
-def word_logits(model: Generator, params: dict, x_BSD: jax.Array, t_S: jax.Array) -> jax.Array:
+def word_logits(model: Generator, params: dict, x_BSD: Array, t_S: Array) -> Array:
     """Logits (B, S, V) of the words at some places; minus infinity for what no sentence has there.
 
     Real sentences are `gan.min_words` long at least, so <END> comes no sooner.
@@ -34,7 +35,7 @@ def word_logits(model: Generator, params: dict, x_BSD: jax.Array, t_S: jax.Array
     return jnp.where(too_soon_S1 & ends_V, -1e9, logits_BSV)
 
 
-def gumbel(key_B: jax.Array, t: jax.Array, vocab_size: int) -> jax.Array:
+def gumbel(key_B: Array, t: Array, vocab_size: int) -> Array:
     """Gumbel noise (B, V) of the word at place t: a function of the row's key and t."""
     return jax.vmap(lambda key: jax.random.gumbel(jax.random.fold_in(key, t), (vocab_size,)))(key_B)
 
@@ -42,11 +43,11 @@ def gumbel(key_B: jax.Array, t: jax.Array, vocab_size: int) -> jax.Array:
 def write(
     model: Generator,
     params: dict,
-    w_BTD: jax.Array,
+    w_BTD: Array,
     noise: Noise,
-    forced_BT: jax.Array | None = None,
-    temperature: float | jax.Array = 1.0,
-) -> jax.Array:
+    forced_BT: Array | None = None,
+    temperature: float | Array = 1.0,
+) -> Array:
     """Writes sentences word by word in one scan: argmax, fed back.
 
     Args:
@@ -62,7 +63,7 @@ def write(
     if forced_BT is None:
         forced_BT = jnp.full((b, time), FREE)
 
-    def choose(x_BD: jax.Array, t: jax.Array, forced_B: jax.Array) -> jax.Array:
+    def choose(x_BD: Array, t: Array, forced_B: Array) -> Array:
         logits_BV = word_logits(model, params, x_BD, t)
         if model.gan.output.startswith('gumbel'):
             logits_BV += temperature * gumbel(noise.key_B, t, model.vocab_size)
@@ -76,7 +77,7 @@ def write(
         token_B = choose(x_BD, t, forced_B)
         return (token_B, cache), token_B
 
-    def step_anew(ids_BT: jax.Array, t_and_forced: tuple) -> tuple[jax.Array, jax.Array]:
+    def step_anew(ids_BT: Array, t_and_forced: tuple) -> tuple[Array, Array]:
         t, forced_B = t_and_forced
         x_BD = apply(model, params, ids_BT, w_BTD, noise, t + 1, method='rewritten')
         token_B = choose(x_BD, t, forced_B)
@@ -87,13 +88,11 @@ def write(
         carry: Any = jnp.full(b, START), Cache.empty(model.cache_config, b, time - 1)
     else:
         step, carry = step_anew, jnp.full((b, time), PAD).at[:, 0].set(START)
-    ids_SB: jax.Array = jax.lax.scan(step, carry, (jnp.arange(time - 1), forced_BT[:, 1:].T))[1]
+    ids_SB: Array = jax.lax.scan(step, carry, (jnp.arange(time - 1), forced_BT[:, 1:].T))[1]
     return jnp.concatenate([jnp.full((b, 1), START), ids_SB.T], 1)
 
 
-def replay(
-    model: Generator, params: dict, ids_BT: jax.Array, w_BTD: jax.Array, noise: Noise
-) -> jax.Array:
+def replay(model: Generator, params: dict, ids_BT: Array, w_BTD: Array, noise: Noise) -> Array:
     """The hidden state (B, S, D) from which each word of finished sentences was chosen.
 
     A word that was fed back has no gradient, so this has the gradients of the loop that wrote it:
@@ -103,7 +102,7 @@ def replay(
         return apply(model, params, ids_BT, w_BTD, noise, method='replay')
 
     @jax.checkpoint
-    def state(t: jax.Array) -> jax.Array:
+    def state(t: Array) -> Array:
         return apply(model, params, ids_BT, w_BTD, noise, t, method='rewritten')
 
     return jax.lax.map(state, jnp.arange(1, ids_BT.shape[1])).swapaxes(0, 1)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from gptjax.config import Config
 from gptjax.models.block import apply
@@ -15,6 +16,8 @@ from gptjax.text.words import END
 from gptjax.training.losses import Sums, cross_entropy
 from gptjax.training.steps import Metrics
 
+Rows = tuple[Array, Array, Noise]  # ids of real and of generated rows, the noise of the latter
+
 
 @dataclasses.dataclass(frozen=True)
 class Players:
@@ -24,25 +27,23 @@ class Players:
     generator: Generator
     critic: Critic
 
-    def init(self, key: jax.Array) -> dict:
+    def init(self, key: Array) -> dict:
         """Fresh parameters of both."""
         model = self.config.model
         generator_key, critic_key = jax.random.split(key)
         ids_BT = jnp.zeros((1, model.block_size), jnp.int32)
-        row_B = jnp.zeros(1, jnp.int32)
-        noise = draw_noise(model, self.config.gan, key, row_B)
+        noise = draw_noise(model, self.config.gan, key, ids_BT[:, 0])
         e_BSD = jnp.zeros((1, model.block_size - 1, model.n_embd))
-        args = (e_BSD, ids_BT)
         return {
             'generator': self.generator.init(generator_key, ids_BT, noise),
-            'critic': self.critic.init(critic_key, *args, method=_score_and_embed),
+            'critic': self.critic.init(critic_key, e_BSD, ids_BT, method=_score_and_embed),
         }
 
     def author(self, params: dict) -> dict:
         """The generator's parameters that write what people see, among those of a train state."""
         return params['average' if self.config.gan.average else 'generator']
 
-    def cross_entropy(self, params: dict, ids_BT: jax.Array, noise: Noise) -> Sums:
+    def cross_entropy(self, params: dict, ids_BT: Array, noise: Noise) -> Sums:
         """(sum of nats, number of words) of real sentences, each word given those before it."""
         w_BTD = from_noise.style(self.generator, params, noise)
         x_BSD = from_noise.replay(self.generator, params, ids_BT, w_BTD, noise)
@@ -51,15 +52,13 @@ class Players:
         )
         return cross_entropy(logits_BSV, ids_BT[:, 1:], self.lengths(ids_BT))
 
-    def lengths(self, ids_BT: jax.Array) -> jax.Array:
+    def lengths(self, ids_BT: Array) -> Array:
         """How many ids there are after <START>, up to <END> or to the end of the row."""
         s = ids_BT.shape[1] - 1
         is_end_BS = ids_BT[:, 1:] == END
         return jnp.where(is_end_BS.any(1), is_end_BS.argmax(1) + 1, s)
 
-    def write(
-        self, params: dict, key: jax.Array, row_B: jax.Array, turns: int
-    ) -> tuple[Noise, jax.Array]:
+    def write(self, params: dict, key: Array, row_B: Array, turns: int) -> tuple[Noise, Array]:
         """A batch of sentences for each of some turns, all written in the same scan.
 
         Returns:
@@ -67,7 +66,7 @@ class Players:
         """
         config, model = self.config, self.generator
 
-        def draw(turn: jax.Array) -> Noise:
+        def draw(turn: Array) -> Noise:
             return draw_noise(config.model, config.gan, jax.random.fold_in(key, turn), row_B)
 
         # The rows' axis comes first, so that they stay on the devices that have the batch's rows.
@@ -78,8 +77,8 @@ class Players:
         return jax.tree.map(lambda x: x.swapaxes(0, 1), (noise, ids))
 
     def show(
-        self, params: dict, critic_params: dict, ids_BT: jax.Array, noise: Noise, *, learning: bool
-    ) -> jax.Array:
+        self, params: dict, critic_params: dict, ids_BT: Array, noise: Noise, *, learning: bool
+    ) -> Array:
         """What the critic sees of written sentences, embedded (B, S, D).
 
         The critic's table turns a softmax into a mixture of D numbers. So nothing of the size
@@ -95,7 +94,7 @@ class Players:
             return self._embed(critic_params, ids_BT)
 
         @jax.checkpoint
-        def mixture(x_BCD: jax.Array, t_C: jax.Array) -> jax.Array:
+        def mixture(x_BCD: Array, t_C: Array) -> Array:
             logits_BCV = from_noise.word_logits(model, params, x_BCD, t_C)
             if output.startswith('gumbel'):
                 drawn_CBV = jax.vmap(from_noise.gumbel, (None, 0, None))(
@@ -115,26 +114,19 @@ class Players:
         return hard_BSD + soft_BSD - jax.lax.stop_gradient(soft_BSD)
 
     def critic_loss(
-        self,
-        params: dict,
-        generator_params: dict,
-        ids_BT: jax.Array,
-        fake_BT: jax.Array,
-        noise: Noise,
-        key: jax.Array,
-        row_B: jax.Array,
-        level: jax.Array,
-    ) -> tuple[jax.Array, Metrics]:
-        """(what the critic lowers, what there is to see of it) of a batch and as many fakes.
+        self, params: dict, writer: dict, rows: Rows, key: Array, row_B: Array, level: Array
+    ) -> tuple[Array, Metrics]:
+        """Returns (loss, metrics) of the critic on a batch of real and as many generated rows.
 
         Args:
           params: the critic's.
+          writer: the parameters of the generator that wrote the rows.
           level: of the diffusion noise, 0 to 1.
         """
-        gan = self.config.gan
+        gan, (ids_BT, fake_BT, noise) = self.config.gan, rows
         mix_key, real_key, fake_key = jax.random.split(key, 3)
         real_BSD = self._cut(self._embed(params, ids_BT), ids_BT)
-        fake_BSD = self.show(generator_params, params, fake_BT, noise, learning=False)
+        fake_BSD = self.show(writer, params, fake_BT, noise, learning=False)
         real_BSD = self._diffuse(params, real_BSD, level, real_key, row_B)
         fake_BSD = self._diffuse(params, self._cut(fake_BSD, fake_BT), level, fake_key, row_B)
         # Side by side in a row's place, so that both stay on that row's device.
@@ -160,18 +152,10 @@ class Players:
         return loss + gan.penalty * penalty, seen
 
     def generator_loss(
-        self,
-        params: dict,
-        critic_params: dict,
-        ids_BT: jax.Array,
-        fake_BT: jax.Array,
-        noise: Noise,
-        key: jax.Array,
-        row_B: jax.Array,
-        level: jax.Array,
+        self, params: dict, critic_params: dict, rows: Rows, key: Array, row_B: Array, level: Array
     ) -> Sums:
-        """(what the generator lowers, its adversarial part); the real rows are for the anchor."""
-        gan = self.config.gan
+        """Returns (loss, its adversarial part) of the generator; real rows serve the anchor."""
+        gan, (ids_BT, fake_BT, noise) = self.config.gan, rows
         fake_BSD = self.show(params, critic_params, fake_BT, noise, learning=True)
         fake_BSD = self._cut(fake_BSD, fake_BT)
         fake_BSD = self._diffuse(critic_params, fake_BSD, level, key, row_B)
@@ -181,13 +165,13 @@ class Players:
         nats, words = self.cross_entropy(params, ids_BT, noise)
         return loss + gan.anchor * nats / words, loss
 
-    def score(self, params: dict, e_BSD: jax.Array) -> jax.Array:
+    def score(self, params: dict, e_BSD: Array) -> Array:
         """The critic's scores (B,) of embedded sentences."""
         if self.config.gan.spectral_norm:
             params = spectrally_normalized(params)
         return apply(self.critic, params, e_BSD)
 
-    def _cut(self, e_BSD: jax.Array, ids_BT: jax.Array) -> jax.Array:
+    def _cut(self, e_BSD: Array, ids_BT: Array) -> Array:
         """Nothing where <END> is over, if that is to be hidden.
 
         Not by a mask in the attention: a critic told real from fake by the mask, which no gradient
@@ -196,19 +180,17 @@ class Players:
         seen_BS = jnp.arange(e_BSD.shape[1]) < self.lengths(ids_BT)[:, None]
         return e_BSD * seen_BS[..., None] if self.config.gan.hide_after_end else e_BSD
 
-    def _embed(self, params: dict, ids_BT: jax.Array) -> jax.Array:
+    def _embed(self, params: dict, ids_BT: Array) -> Array:
         return apply(self.critic, params, ids_BT[:, 1:], method='embed_ids')
 
-    def _diffuse(
-        self, params: dict, e_BSD: jax.Array, level: jax.Array, key: jax.Array, row_B: jax.Array
-    ) -> jax.Array:
+    def _diffuse(self, params: dict, e_BSD: Array, level: Array, key: Array, row_B: Array) -> Array:
         """Noise of a random strength up to the level, for real and fake alike."""
         most = self.config.gan.diffusion
         if not most:
             return e_BSD
         size = jax.lax.stop_gradient(jnp.sqrt(jnp.mean(jnp.square(table(params)))))
 
-        def draw(row: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def draw(row: Array) -> tuple[Array, Array]:
             strength_key, noise_key = jax.random.split(jax.random.fold_in(key, row))
             return jax.random.uniform(strength_key), jax.random.normal(noise_key, e_BSD.shape[1:])
 
@@ -217,13 +199,11 @@ class Players:
         return jnp.sqrt(1 - variance_B11) * e_BSD + jnp.sqrt(variance_B11) * size * noise_BSD
 
 
-def _score_and_embed(
-    critic: Critic, e_BSD: jax.Array, ids_BS: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def _score_and_embed(critic: Critic, e_BSD: Array, ids_BS: Array) -> tuple[Array, Array]:
     return critic(e_BSD), critic.embed_ids(ids_BS)
 
 
-def _by_chunks(fn: Callable, x_BSD: jax.Array, chunk: int) -> jax.Array:
+def _by_chunks(fn: Callable, x_BSD: Array, chunk: int) -> Array:
     """fn(x_BCD, places) of all places, `chunk` at a time, or at once if that is 0."""
     b, s, d = x_BSD.shape
     if not chunk or chunk >= s:
@@ -236,6 +216,6 @@ def _by_chunks(fn: Callable, x_BSD: jax.Array, chunk: int) -> jax.Array:
     return out_PBCD.swapaxes(0, 1).reshape(b, -1, d)[:, :s]
 
 
-def table(critic_params: dict) -> jax.Array:
+def table(critic_params: dict) -> Array:
     """The critic's words (V, D)."""
     return critic_params['params']['embed']['embedding']

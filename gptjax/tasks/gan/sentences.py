@@ -133,9 +133,8 @@ def _splits(
         train = _split_once(Source(source.train, (), source.marked), data, gan, sha256 + 't', say)
         val = _split_once(Source(source.val, (), source.marked), data, gan, sha256 + 'v', say)
     else:
-        first: dict[
-            str, int
-        ] = {}  # Each sentence once, before some are held out, or none might be left to learn.
+        # Each sentence once, before some are held out, or none might be left to learn.
+        first: dict[str, int] = {}
         for number, text in _split_once(source, data, gan, sha256, say):
             first.setdefault(text, number)
         train, val = _hold_out([(number, text) for text, number in first.items()], data)

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from gptjax.models.linear import KeyPath, matrix_shape
 
@@ -21,11 +22,11 @@ def spectrally_normalized(params: dict) -> dict:
     )
 
 
-def _largest_singular_value(path: KeyPath, kernel: jax.Array) -> jax.Array:
+def _largest_singular_value(path: KeyPath, kernel: Array) -> Array:
     matrix = kernel.reshape(matrix_shape(path[-2].key, kernel.shape))
     frozen = jax.lax.stop_gradient(matrix)
 
-    def turn(_: int | jax.Array, v: jax.Array) -> jax.Array:
+    def turn(_: int | Array, v: Array) -> Array:
         u = frozen @ v
         v = frozen.T @ (u / (jnp.linalg.norm(u) + 1e-12))
         return v / (jnp.linalg.norm(v) + 1e-12)

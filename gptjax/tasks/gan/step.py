@@ -10,6 +10,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import optax
+from jax import Array
 
 from gptjax.config import Config, GanConfig, TrainConfig
 from gptjax.tasks.gan.model import draw_noise
@@ -28,7 +29,7 @@ class Adversaries:
     config: Config
     players: Players
 
-    def init_state(self, key: jax.Array) -> TrainState:
+    def init_state(self, key: Array) -> TrainState:
         """Fresh parameters of both players, and the state of all that drives them."""
         params = self._averaged(self.players.init(key))
         opt_state = {
@@ -60,7 +61,7 @@ class Adversaries:
     def _pretrain(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         noise = draw_noise(self.config.model, self.config.gan, step_key(state), batch['row'])
 
-        def loss_fn(params: dict) -> jax.Array:
+        def loss_fn(params: dict) -> Array:
             nats, words = self.players.cross_entropy(params, batch['ids'][:, 0], noise)
             return nats / words
 
@@ -89,7 +90,7 @@ class Adversaries:
                 params, opt_state, _ = carry
                 turn_key = jax.random.fold_in(key, gan.n_critic + 1 + i)
                 grads, seen = jax.grad(self.players.critic_loss, has_aux=True)(
-                    params, old, *arrays, turn_key, row_B, level
+                    params, old, tuple(arrays), turn_key, row_B, level
                 )
                 seen |= {'critic_grad_norm': optax.tree.norm(grads)}
                 params, opt_state = self._update('critic', params, grads, {'critic': opt_state})
@@ -109,7 +110,7 @@ class Adversaries:
         last_key = jax.random.fold_in(key, 2 * gan.n_critic + 1)
         (critic, critic_state, seen), _ = jax.lax.scan(turn, carry, turns)
 
-        args = (critic, reals[0], *for_generator, last_key, row_B, level)
+        args = (critic, (reals[0], *for_generator), last_key, row_B, level)
         value_and_grad = jax.value_and_grad(self.players.generator_loss, has_aux=True)
         (_, loss), grads = value_and_grad(old, *args)
         new, new_state = self._update('generator', old, grads, state.opt_state)
@@ -147,7 +148,7 @@ class Adversaries:
             new = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, params['average'], new)
         return params | {'average': new}
 
-    def _metrics(self, loss: jax.Array, grads: dict, params: dict, rate: jax.Array) -> Metrics:
+    def _metrics(self, loss: Array, grads: dict, params: dict, rate: Array) -> Metrics:
         return dict.fromkeys((*SEEN, 'diffusion', 'n_critic'), jnp.float32(0)) | {
             'loss': loss,
             'grad_norm': optax.tree.norm(grads),
@@ -165,20 +166,18 @@ class Adversaries:
         return optax.apply_updates(params, updates), new
 
 
-def new_level(
-    gan: GanConfig, step: jax.Array, level: jax.Array, confidence: jax.Array
-) -> jax.Array:
+def new_level(gan: GanConfig, step: Array, level: Array, confidence: Array) -> Array:
     """Diffusion-GAN's rule (Wang et al., 2022, https://arxiv.org/abs/2206.02262)."""
     change = DIFFUSION_STEP * jnp.sign(confidence - gan.diffusion_target)
     return jnp.where(step % DIFFUSION_EVERY == 0, jnp.clip(level + change, 0, 1), level)
 
 
 def new_balance(
-    gan: GanConfig, before: dict, critic_loss: jax.Array, generator_loss: jax.Array
-) -> dict[str, jax.Array]:
+    gan: GanConfig, before: dict, critic_loss: Array, generator_loss: Array
+) -> dict[str, Array]:
     """Whose loss changed faster learns more (Ouyang et al., 2021, https://arxiv.org/abs/2008.12463)."""
 
-    def change(new: jax.Array, old: jax.Array) -> jax.Array:
+    def change(new: Array, old: Array) -> Array:
         return jnp.abs(new - old) / jnp.maximum(jnp.abs(old), 1e-8)
 
     faster = change(critic_loss, before['critic_loss']) > gan.adaptive_ratio * change(

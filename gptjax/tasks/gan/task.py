@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,7 +28,7 @@ from gptjax.files import DamagedError, read_object, write_atomically
 from gptjax.generation.engine import Piece
 from gptjax.parallel.mesh import Layout
 from gptjax.tasks import sizes
-from gptjax.tasks.base import BaseTask
+from gptjax.tasks.base import BaseTask, hashes
 from gptjax.tasks.gan import curves, from_noise, judge, likeness, sentences
 from gptjax.tasks.gan.model import Critic, Generator
 from gptjax.tasks.gan.players import Players
@@ -247,14 +246,14 @@ class Gan(BaseTask):
 
     def fingerprint(self) -> dict[str, Any]:
         """What has to be the same for a run to be continued."""
-        vocabulary = hashlib.sha256(self.tokenizer.to_json().encode()).hexdigest()[:12]
+        tokenizer, text = hashes(self.tokenizer, self.sentences.sha256)
         named = {f'model.{name}': value for name, value in flatten(self.config.model)}
         named |= {f'gan.{name}': value for name, value in flatten(self.config.gan)}
         return named | {
             'task': self.config.task,
             'train.optimizer': self.config.train.optimizer,
-            'tokenizer': f'word ({self.tokenizer.vocab_size}, {vocabulary})',
-            'text': '+'.join(sha256[:12] for sha256 in self.sentences.sha256.split('+')),
+            'tokenizer': tokenizer,
+            'text': text,
             'held-out sentences': len(self.sentences.val_NT),
         }
 

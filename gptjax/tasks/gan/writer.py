@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from gptjax.config import Config
 from gptjax.tasks.gan import from_noise
@@ -20,28 +21,24 @@ class Writer:
     generator: Generator
 
     @functools.cached_property
-    def as_in_training(self) -> Callable[..., jax.Array]:
+    def as_in_training(self) -> Callable[..., Array]:
         """Jitted: (generator's parameters, key, row_B) -> ids_BT, as in training."""
         model = self.generator
 
-        def write(params: dict, key: jax.Array, row_B: jax.Array) -> jax.Array:
+        def write(params: dict, key: Array, row_B: Array) -> Array:
             noise = draw_noise(self.config.model, self.config.gan, key, row_B)
             return from_noise.write(model, params, from_noise.style(model, params, noise), noise)
 
         return jax.jit(write)
 
     @functools.cached_property
-    def as_asked(self) -> Callable[..., jax.Array]:
+    def as_asked(self) -> Callable[..., Array]:
         """Jitted: as `as_in_training`, with the style that the configuration asks for."""
         model, kind = self.generator, self.config.gan_sampling.style
 
         def write(
-            params: dict,
-            key: jax.Array,
-            row_B: jax.Array,
-            forced_BT: jax.Array,
-            temperature: jax.Array,
-        ) -> jax.Array:
+            params: dict, key: Array, row_B: Array, forced_BT: Array, temperature: Array
+        ) -> Array:
             noise = draw_noise(self.config.model, self.config.gan, key, row_B)
             w_BTD = from_noise.style(model, params, noise)
             if kind == 'fixed':

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,7 +30,7 @@ from gptjax.models.block import apply
 from gptjax.models.decoder import Decoder
 from gptjax.parallel.mesh import Layout
 from gptjax.tasks import sizes
-from gptjax.tasks.base import LossTask
+from gptjax.tasks.base import LossTask, hashes
 from gptjax.tasks.language_model import evaluation, init_from, inspection, preview, run_data
 from gptjax.tasks.protocols import Report
 from gptjax.tasks.reads import Reads, every
@@ -220,14 +219,14 @@ class LanguageModel(LossTask):
 
     def fingerprint(self) -> dict[str, Any]:
         """What has to be the same for a run to be continued."""
-        vocabulary = hashlib.sha256(self.tokenizer.to_json().encode()).hexdigest()[:12]
+        tokenizer, text = hashes(self.tokenizer, self.corpus.sha256)
         named = {f'model.{name}': value for name, value in flatten(self.config.model)}
         for name in ('lora_rank', 'lora_alpha', 'lora_targets'):
             named[f'train.{name}'] = getattr(self.config.train, name)
         return named | {
             'train.optimizer': self.config.train.optimizer,
-            'tokenizer': f'{self.tokenizer.kind} ({self.tokenizer.vocab_size}, {vocabulary})',
-            'text': '+'.join(sha256[:12] for sha256 in self.corpus.sha256.split('+')),
+            'tokenizer': tokenizer,
+            'text': text,
             'validation tokens': len(self.corpus.val or ()),
         }
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,7 +30,7 @@ from gptjax.models.block import apply
 from gptjax.models.decoder import Decoder
 from gptjax.parallel.mesh import Layout
 from gptjax.tasks import sizes
-from gptjax.tasks.base import LossTask
+from gptjax.tasks.base import LossTask, hashes
 from gptjax.tasks.protocols import Report
 from gptjax.tasks.reads import Reads, every
 from gptjax.tasks.translation.buckets import NO_PAIRS, Batch, Buckets, encode
@@ -269,12 +268,12 @@ class Translation(LossTask):
         """What has to be the same for a run to be continued."""
         named = {f'model.{name}': value for name, value in flatten(self.config.model)}
         named |= {f'translation.{k}': getattr(self.config.translation, k) for k in MODEL_KNOBS}
-        for name, tokenizer in (('source', self.tokenizer), ('target', self.target_tokenizer)):
-            vocabulary = hashlib.sha256(tokenizer.to_json().encode()).hexdigest()[:12]
-            named[f'{name} tokenizer'] = f'{tokenizer.kind} ({tokenizer.vocab_size}, {vocabulary})'
+        source, text = hashes(self.tokenizer, self.text_sha256)
         return named | {
             'train.optimizer': self.config.train.optimizer,
-            'text': '+'.join(sha256[:12] for sha256 in self.text_sha256.split('+')),
+            'source tokenizer': source,
+            'target tokenizer': hashes(self.target_tokenizer, '')[0],
+            'text': text,
             'validation pairs': len(self.val_pairs),
         }
 

@@ -74,12 +74,8 @@ class Translator:
             source_BS[i, : len(line)], lengths_B[i] = line, len(line)
         layout = Layout(MeshConfig(), rows)
         params, batch = layout.copy(self.params), layout.put((source_BS, lengths_B))
-        decoding = Decoding(
-            end_of(self.target),
-            min(block_size, options.max_new_tokens),
-            options.chunk,
-            self.target.banned,
-        )
+        limit = min(block_size, options.max_new_tokens)
+        decoding = Decoding(end_of(self.target), limit, options.chunk, self.target.banned)
         source_BS, lengths_B = batch
         if options.beam > 1:
             tokens, _ = beam_search(
