@@ -10,6 +10,7 @@ comes its argument: --config=char:small. Any setting can be overridden: --config
 import importlib
 import sys
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -38,7 +39,7 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
       values: to define them in.
       argv: the arguments that will be parsed, where ml_collections looks for its overrides.
     """
-    both = {'flag_values': values}
+    both: dict[str, Any] = {'flag_values': values}
     config_flags.DEFINE_config_file(
         'config', None, 'Recipe or config file, such as char:small or mine.py.', values,
         sys_argv=argv,
@@ -71,7 +72,7 @@ def run_mode(argv: list[str]) -> int:
     prompts = command_line.read_prompts(values.prompt, values.prompt_file)
     workdir = values.workdir
     if workdir is None:
-        workdir = command_line.default_workdir(values['config'].config_filename)
+        workdir = command_line.default_workdir(config_flags.get_config_filename(values['config']))
     command_line.check_workdir(workdir)
     if values.compilation_cache:
         devices.keep_compiled(files.user_cache() / 'compiled')

@@ -10,6 +10,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from absl import app, flags, logging
 
@@ -215,7 +216,7 @@ def _known_configs(like: str) -> list[str]:
     return sorted(names, key=lambda name: Path(name).stem != 'char')  # The one to begin with.
 
 
-def _leave(error: Exception | str, status: int):
+def _leave(error: Exception | str, status: int) -> NoReturn:
     """One line on standard error, then the end."""
     message = str(error)
     if 'whilst parsing config file' in message:

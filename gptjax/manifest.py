@@ -20,7 +20,7 @@ Sums = dict[str, list[str]]  # the hashes that a file of this name may have
 class DamagedRunError(UserError):
     """A file of a run is not what was saved."""
 
-    def __init__(self, workdir: Path, reason: object):
+    def __init__(self, workdir: Path, reason: object) -> None:
         super().__init__(
             f'the run in {workdir} is damaged ({reason}); restore its files from a backup, '
             'or train again with another --workdir'

@@ -43,7 +43,7 @@ class Config:
     gan: GanConfig = dataclasses.field(default_factory=GanConfig)
     gan_sampling: GanSamplingConfig = dataclasses.field(default_factory=GanSamplingConfig)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_bounds(self)
 
 

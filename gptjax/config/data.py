@@ -38,7 +38,7 @@ class DataConfig:
     )
     cache_dir: str = knob('', 'downloads and token files; empty: ~/.cache/gptjax')
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_bounds(self)
         if self.val_path and not self.path:
             raise UserError(

@@ -81,7 +81,7 @@ class GanConfig:
     )
     diffusion_target: float = knob(0.6, 'overconfidence that the noise holds', low=0.0, below=1.0)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_bounds(self)
         if self.min_words > self.max_words:
             raise UserError(
@@ -112,5 +112,5 @@ class GanSamplingConfig:
     samples: int = knob(1000, 'sentences that an evaluation draws', low=2, high=10**6)
     judge: str = knob('', 'work directory of a word-level language model that judges perplexity')
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_bounds(self)

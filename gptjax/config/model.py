@@ -58,7 +58,7 @@ class ModelConfig:
         'float32', 'of the computation; parameters stay float32', choices=('float32', 'bfloat16')
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_bounds(self)
         width, heads = self.n_embd, self.n_head
         if width % heads:

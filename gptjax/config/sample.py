@@ -32,7 +32,7 @@ class SampleConfig:
     chunk: int = knob(16, 'tokens decoded between two looks of the host', low=1, high=4096)
     checkpoint: str = knob('best', 'which to load', choices=('best', 'latest'))
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_bounds(self)
         if '' in self.stop:
             raise UserError('sample.stop has an empty string, which ends every text; remove it')
@@ -52,5 +52,5 @@ class BenchConfig:
     batch_size: int = knob(64, 'texts generated at once, besides one alone', low=2)
     torch_compile: bool = knob(True, 'measure torch.compile besides eager PyTorch')
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_bounds(self)

@@ -15,13 +15,22 @@ from gptjax.errors import UserError, nearest
 LARGEST_INT = 2**31 - 1  # JAX counts in int32
 
 
-def knob(default, meaning: str, *, low=None, high=None, above=None, below=None, choices=None):
+def knob(
+    default: Any,
+    meaning: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
     """A dataclass field with its bounds: low <= value <= high, above < value < below."""
     bounds = {'low': low, 'high': high, 'above': above, 'below': below, 'choices': choices}
     return dataclasses.field(default=default, metadata={'meaning': meaning, **bounds})
 
 
-def check_bounds(config) -> None:
+def check_bounds(config: Any) -> None:
     """Raises UserError for the first field whose value is outside its bounds."""
     words = re.findall('[A-Z][a-z]*', type(config).__name__.removesuffix('Config'))
     section = '_'.join(words).lower() + '.' if words else ''
@@ -35,7 +44,7 @@ def check_bounds(config) -> None:
                 f'{name}={value!r} is not one of {", ".join(bounds["choices"])}; '
                 f'set {name} to one of these'
             )
-        for bound, holds, words in (
+        for bound, holds, relation in (
             ('low', lambda v, b: v >= b, 'at least'),
             ('above', lambda v, b: v > b, 'above'),
             ('high', lambda v, b: v <= b, 'at most'),
@@ -45,7 +54,7 @@ def check_bounds(config) -> None:
             # `not holds` rather than the opposite comparison: NaN fails every bound.
             if limit is not None and not holds(value, limit):
                 raise UserError(
-                    f'{name}={value} must be {words} {limit} ({bounds["meaning"]}); '
+                    f'{name}={value} must be {relation} {limit} ({bounds["meaning"]}); '
                     f'set {name} accordingly'
                 )
         if isinstance(value, int) and abs(value) > LARGEST_INT:
@@ -64,7 +73,7 @@ def flatten(config: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
             yield prefix + field.name, value
 
 
-def build(cls: type, values: Mapping[str, Any], prefix: str):
+def build(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for key in values:
         if key not in fields:
@@ -72,8 +81,8 @@ def build(cls: type, values: Mapping[str, Any], prefix: str):
             raise UserError(f'unknown configuration key {prefix}{key}; {nearest(key, known)}')
     parsed = {}
     for name, value in values.items():
-        kind = fields[name].type
-        if dataclasses.is_dataclass(kind):
+        kind: Any = fields[name].type
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
             if not isinstance(value, Mapping):
                 raise UserError(f'{prefix}{name}={value!r} is not a group of knobs')
             parsed[name] = build(kind, value, f'{prefix}{name}.')
@@ -82,7 +91,7 @@ def build(cls: type, values: Mapping[str, Any], prefix: str):
     return cls(**parsed)
 
 
-def _as_type(kind: type, value: Any, name: str):
+def _as_type(kind: type, value: Any, name: str) -> Any:
     if kind == tuple[str, ...]:
         if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
             return tuple(value)

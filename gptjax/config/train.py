@@ -44,7 +44,7 @@ class TrainConfig:
         'auto', 'continue the work directory, or refuse one that exists', choices=('auto', 'never')
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_bounds(self)
         if self.batch_size % self.accumulate:
             raise UserError(
@@ -78,5 +78,5 @@ class MeshConfig:
     fsdp: int = knob(1, 'parts that parameters are stored in', low=1)
     tensor: int = knob(1, 'parts that each matrix product is split into', low=1)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_bounds(self)

@@ -18,7 +18,7 @@ class TranslationConfig:
     buckets: int = knob(8, 'shapes of batches: more of them pad less and compile longer', low=1)
     label_smoothing: float = knob(0.0, 'share of each target spread evenly', low=0.0, below=1.0)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_bounds(self)
         if self.copy and not self.shared_vocab:
             raise UserError(

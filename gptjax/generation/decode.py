@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gptjax.generation.rules import RowRules, choose, gumbel_noise
+from gptjax.generation.rules import Array, RowRules, choose, gumbel_noise
+from gptjax.models.block import apply
 from gptjax.models.cache import NO_POSITION, Cache
 from gptjax.models.decoder import Decoder
 
 
-@flax.struct.dataclass
-class Rows:
+class Rows(flax.struct.PyTreeNode):
     """What the devices keep of a batch of texts between chunks."""
 
     cache: Cache
@@ -34,8 +34,7 @@ class Rows:
         return cls(cache, jnp.zeros(shape), jnp.zeros(shape, bool))
 
 
-@flax.struct.dataclass
-class Contexts:
+class Contexts(flax.struct.PyTreeNode):
     """New contexts for some rows: R of them, right-aligned."""
 
     tokens_RT: np.ndarray
@@ -45,8 +44,7 @@ class Contexts:
     source_B: np.ndarray  # int32, which of the R each of these gets; not read if R = B
 
 
-@flax.struct.dataclass
-class Counters:
+class Counters(flax.struct.PyTreeNode):
     """What the host tells of each row with every chunk, all int32."""
 
     seed_B: np.ndarray
@@ -69,16 +67,16 @@ def place(model: Decoder, params: dict, rows: Rows, contexts: Contexts, slot: ja
     (n_new, width), batch = contexts.tokens_RT.shape, len(contexts.replaced_B)
     slots = rows.cache.pos_BS.shape[1]
     fresh = Cache.empty(model.config, n_new, width)
-    x_RTD, fresh = model.apply(params, contexts.tokens_RT, contexts.pos_RT, fresh, method='hidden')
-    logits_RV = next_logits(model, model.apply(params, x_RTD[:, -1:], method='logits'))
+    x_RTD, fresh = apply(model, params, contexts.tokens_RT, contexts.pos_RT, fresh, method='hidden')
+    logits_RV = next_logits(model, apply(model, params, x_RTD[:, -1:], method='logits'))
 
-    def of_rows(new: jax.Array) -> jax.Array:  # (R x n, ...) -> (B x n, ...); n is 1 or n_head.
+    def of_rows(new: Array) -> jax.Array:  # (R x n, ...) -> (B x n, ...); n is 1 or n_head.
         if n_new == batch:
-            return new
+            return jnp.asarray(new)
         grouped = new.reshape(n_new, -1, *new.shape[1:])[contexts.source_B]
         return grouped.reshape(-1, *new.shape[1:])
 
-    def merge(new: jax.Array, old: jax.Array) -> jax.Array:
+    def merge(new: Array, old: jax.Array) -> jax.Array:
         replaced = jnp.repeat(contexts.replaced_B, len(old) // batch)
         return jnp.where(replaced.reshape(-1, *[1] * (old.ndim - 1)), of_rows(new), old)
 
@@ -164,7 +162,7 @@ def decode_chunk(
             scores, log_probability, lambda x_BV, _: x_BV[:, 0] * 0, rows.logits_BV, token_B
         )
         pos_B = jnp.where(active_B, counters.length_B + i, NO_POSITION)
-        logits_BTV, cache = model.apply(params, token_B[:, None], pos_B[:, None], rows.cache)
+        logits_BTV, cache = apply(model, params, token_B[:, None], pos_B[:, None], rows.cache)
         logits_BV = jnp.where(active_B[:, None], next_logits(model, logits_BTV), rows.logits_BV)
         seen_BV = jax.lax.cond(
             rules.adjusts,

@@ -15,6 +15,8 @@ import numpy as np
 
 from gptjax.config import SampleConfig
 
+Array = jax.Array | np.ndarray  # made by the host, traced on the devices
+
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
@@ -32,8 +34,7 @@ class Rules:
         return cls(**{field.name: getattr(config, field.name) for field in dataclasses.fields(cls)})
 
 
-@flax.struct.dataclass
-class RowRules:
+class RowRules(flax.struct.PyTreeNode):
     """The rules of several rows, and which kinds of work any of them needs.
 
     Work that no row needs is skipped when the program runs; the program is the same.
@@ -111,7 +112,7 @@ def choose(
     return jnp.argmax(noisy_BV, axis=-1).astype(jnp.int32)
 
 
-def truncate(logits_BV: jax.Array, k_B: jax.Array, p_B: jax.Array) -> jax.Array:
+def truncate(logits_BV: jax.Array, k_B: Array, p_B: Array) -> jax.Array:
     """Top-k, then top-p (Holtzman et al., 2019, https://arxiv.org/abs/1904.09751).
 
     Keeps the k likeliest tokens (of equal ones those with lower ids, as argmax does), and of these
@@ -131,15 +132,13 @@ def truncate(logits_BV: jax.Array, k_B: jax.Array, p_B: jax.Array) -> jax.Array:
     return jnp.where(keep_BV, logits_BV, -jnp.inf)
 
 
-def min_p(logits_BV: jax.Array, p_B: jax.Array) -> jax.Array:
+def min_p(logits_BV: jax.Array, p_B: Array) -> jax.Array:
     """Drops tokens below p times the likeliest's probability (Nguyen et al., 2024)."""
     lowest_B1 = jnp.max(logits_BV, axis=-1, keepdims=True) + jnp.minimum(jnp.log(p_B), 0)[:, None]
     return jnp.where(logits_BV >= lowest_B1, logits_BV, -jnp.inf)
 
 
-def penalize_repetition(
-    logits_BV: jax.Array, seen_BV: jax.Array, penalty_B: jax.Array
-) -> jax.Array:
+def penalize_repetition(logits_BV: jax.Array, seen_BV: jax.Array, penalty_B: Array) -> jax.Array:
     """Weakens seen tokens: logits above zero are divided by the penalty, others multiplied.
 
     From CTRL (Keskar et al., 2019, https://arxiv.org/abs/1909.05858).
@@ -149,7 +148,7 @@ def penalize_repetition(
     return jnp.where(seen_BV, weaker_BV, logits_BV)
 
 
-def gumbel_noise(key_B: jax.Array, count_B: jax.Array, vocab_size: int) -> jax.Array:
+def gumbel_noise(key_B: jax.Array, count_B: Array, vocab_size: int) -> jax.Array:
     """Gumbel noise (B, V): a function of each row's key and of how many tokens it has drawn."""
     draw = jax.vmap(lambda key, n: jax.random.gumbel(jax.random.fold_in(key, n), (vocab_size,)))
     return draw(key_B, count_B)

@@ -33,9 +33,10 @@ class TextStream:
     def push(self, ids: Iterable[int]) -> str:
         """The text that these ids complete; may be empty. What follows the end is dropped."""
         ids = list(ids)
-        ends = self._tokenizer.end in ids
-        if ends:
-            ids = ids[: ids.index(self._tokenizer.end)]
+        end = self._tokenizer.end
+        ends = end in ids
+        if end is not None and ends:
+            ids = ids[: ids.index(end)]
         text = self._say(self._decoder.decode(self._tokenizer.to_bytes(ids, self._after)))
         self._after = ids[-1] if ids else self._after
         if ends and not self.ended:

@@ -4,7 +4,7 @@ Their linear maps (`Conv1D`) are (inputs, outputs) as ours are; theirs has queri
 side by side in one matrix.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -85,10 +85,10 @@ def to_ours(theirs: Arrays, config: ModelConfig, shapes: dict[str, tuple[int, ..
 def to_theirs(ours: Arrays, config: ModelConfig, vocab_size: int) -> Arrays:
     """Their arrays, with the names of `GPT2LMHeadModel`; biases that we lack are zeros."""
     ours = {name: np.asarray(array, np.float32) for name, array in ours.items()}
-    for name in ('embed.embedding', 'head.kernel'):
-        if name in ours:  # Without the padding of model.vocab_multiple.
-            rows = ours[name] if name == 'embed.embedding' else ours[name].T
-            ours[name] = rows[:vocab_size] if name == 'embed.embedding' else rows[:vocab_size].T
+    # Without the padding of model.vocab_multiple.
+    ours['embed.embedding'] = ours['embed.embedding'][:vocab_size]
+    if 'head.kernel' in ours:
+        ours['head.kernel'] = ours['head.kernel'][:, :vocab_size]
     theirs = {}
     for entry in table(config):
         parts = [_as_theirs(name, ours) for name in entry.ours]
@@ -111,13 +111,13 @@ def config_to_ours(theirs: dict[str, Any]) -> dict[str, Any]:
             'imported; convert the model, or choose a GPT-2'
         )
     wanted = {
-        'layer_norm_epsilon': (EPSILON, EPSILON),
-        'scale_attn_weights': (True, True),
-        'scale_attn_by_inverse_layer_idx': (False, False),
-        'add_cross_attention': (False, False),
+        'layer_norm_epsilon': EPSILON,
+        'scale_attn_weights': True,
+        'scale_attn_by_inverse_layer_idx': False,
+        'add_cross_attention': False,
     }
-    for name, (default, value) in wanted.items():
-        if (found := theirs.get(name, default)) != value:
+    for name, value in wanted.items():
+        if (found := theirs.get(name, value)) != value:
             raise UserError(
                 f'config.json has {name}={found}, and our decoder has {value}; '
                 'this model cannot be imported'
@@ -192,16 +192,13 @@ def config_to_theirs(config: ModelConfig, vocab_size: int, end: int | None) -> d
         'activation_function': ACTIVATIONS[config.activation],
         'layer_norm_epsilon': EPSILON,
         'tie_word_embeddings': config.tied_head,
-        'resid_pdrop': config.dropout,
-        'embd_pdrop': config.dropout,
-        'attn_pdrop': config.dropout,
-        'bos_token_id': end,
-        'eos_token_id': end,
+        **dict.fromkeys(('resid_pdrop', 'embd_pdrop', 'attn_pdrop'), config.dropout),
+        **dict.fromkeys(('bos_token_id', 'eos_token_id'), end),
         'torch_dtype': 'float32',
     }
 
 
-def _matters(config: ModelConfig):
+def _matters(config: ModelConfig) -> Callable[[str], bool]:
     """Which of their names hold parameters: masks and a head that is tied do not."""
     ignored = ('.attn.bias', '.attn.masked_bias', *(('lm_head.weight',) * config.tied_head))
     return lambda name: not name.endswith(ignored)

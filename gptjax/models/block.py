@@ -6,6 +6,7 @@ width, F hidden, V vocabulary.
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -17,6 +18,11 @@ from gptjax.models.cache import LayerCache
 from gptjax.models.linear import dense, residual_std
 
 
+def apply(model: nn.Module, variables: dict, *args: Any, **options: Any) -> Any:
+    """`model.apply`, whose own type is that of all that any option may make it return."""
+    return model.apply(variables, *args, **options)
+
+
 def gelu_exact(x: jax.Array) -> jax.Array:
     """Exact GELU (Hendrycks and Gimpel, 2016), computed with erf.
 
@@ -26,7 +32,7 @@ def gelu_exact(x: jax.Array) -> jax.Array:
     return (0.5 * x32 * (1 + jax.lax.erf(x32 * 0.5**0.5))).astype(x.dtype)
 
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     'gelu': functools.partial(nn.gelu, approximate=True),
     'gelu_exact': gelu_exact,
     'relu': nn.relu,
@@ -109,24 +115,26 @@ class Block(nn.Module):
         return x_BTD, cached
 
 
-class PostNormBlock(Block):
-    """Each sublayer's sum is normalised, as in Vaswani et al., 2017: norm(x + f(x))."""
+class OtherNormBlock(Block):
+    """A block with its norms after the sum, norm(x + f(x)), or on the branch, x + norm(f(x))."""
 
-    def __call__(self, x_BTD, pos_BT, mask_BTS=None, cached=None, *, train=False):
+    def __call__(
+        self,
+        x_BTD: jax.Array,
+        pos_BT: jax.Array,
+        mask_BTS: jax.Array | None = None,
+        cached: LayerCache | None = None,
+        *,
+        train: bool = False,
+    ) -> tuple[jax.Array, LayerCache | None]:
+        """As `Block`."""
         drop = functools.partial(self.dropout, deterministic=not train)
-        y_BTD, cached = self.attn(x_BTD, pos_BT, mask_BTS, cached, train=train)
-        x_BTD = self.norm_attn(x_BTD + drop(y_BTD))
-        return self.norm_mlp(x_BTD + drop(self.mlp(x_BTD))), cached
-
-
-class BranchNormBlock(Block):
-    """Each sublayer's output is normalised before it is added: x + norm(f(x))."""
-
-    def __call__(self, x_BTD, pos_BT, mask_BTS=None, cached=None, *, train=False):
-        drop = functools.partial(self.dropout, deterministic=not train)
-        y_BTD, cached = self.attn(x_BTD, pos_BT, mask_BTS, cached, train=train)
-        x_BTD = x_BTD + self.norm_attn(drop(y_BTD))
-        return x_BTD + self.norm_mlp(drop(self.mlp(x_BTD))), cached
+        add = functools.partial(add_branch, self.config.norm_place, drop=drop)
+        attend = functools.partial(self.attn, train=train)
+        x_BTD, cached = add(
+            x_BTD, lambda y: attend(y, pos_BT, mask_BTS, cached), norm_branch=self.norm_attn
+        )
+        return add(x_BTD, lambda y: (self.mlp(y), cached), norm_branch=self.norm_mlp)
 
 
 def add_branch(
@@ -139,7 +147,7 @@ def add_branch(
 ) -> tuple[jax.Array, LayerCache | None]:
     """Adds a branch to the residual stream, with its norm at any of the three places.
 
-    For blocks of other forms than the ones above; `branch` returns (output, cache) as `Attention`.
+    `branch` returns (output, cache) as `Attention` does.
     """
     y_BTD, cached = branch(norm_branch(x_BTD) if norm_place == 'before' else x_BTD)
     match norm_place:
@@ -150,11 +158,7 @@ def add_branch(
     return x_BTD + norm_branch(drop(y_BTD)), cached
 
 
-# By model.norm_place.
-BLOCKS = {'before': Block, 'after': PostNormBlock, 'branch': BranchNormBlock}
-
-
 def make_blocks(config: ModelConfig, count: int, prefix: str = 'block') -> list[Block]:
     """`count` blocks of the configured kind, named `<prefix>_0`, `<prefix>_1`, ..."""
-    make = BLOCKS[config.norm_place]
+    make = Block if config.norm_place == 'before' else OtherNormBlock
     return [make(config, name=f'{prefix}_{i}') for i in range(count)]

@@ -13,8 +13,7 @@ from gptjax.config import ModelConfig
 NO_POSITION = jnp.iinfo(jnp.int32).max
 
 
-@flax.struct.dataclass
-class LayerCache:
+class LayerCache(flax.struct.PyTreeNode):
     """Keys and values of one layer, and the slot that is written next."""
 
     k_MSH: jax.Array
@@ -29,8 +28,7 @@ class LayerCache:
         )
 
 
-@flax.struct.dataclass
-class Cache:
+class Cache(flax.struct.PyTreeNode):
     """Keys and values of all layers, in a ring of slots that all rows fill in step.
 
     Which token a slot holds is told by `pos_BS`, not by the slot's index, so rows may stand at

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from gptjax.config import ModelConfig
 from gptjax.models.attention import causal_mask
 from gptjax.models.block import Block, make_blocks, norm, position_table, with_positions
-from gptjax.models.cache import Cache
+from gptjax.models.cache import Cache, LayerCache
 from gptjax.models.linear import dense
 from gptjax.models.ngram import NgramEmbedding
 
@@ -94,11 +94,11 @@ class Decoder(nn.Module):
             pos_BT = jnp.arange(tokens_BT.shape[1])[None]
         # Padding gets some position: nothing attends to it, but its values have to be finite.
         clipped_pos_BT = jnp.clip(pos_BT, 0, config.block_size - 1)
-        stored = pos_BT, tokens_BT
+        key_pos_BS, key_tokens_BS = pos_BT, tokens_BT
         if cache is not None:
             cache = cache.write(tokens_BT, pos_BT)
-            stored = cache.pos_BS, cache.tokens_BS
-        key_pos_BS, key_tokens_BS = stored
+            key_pos_BS = cache.pos_BS
+            key_tokens_BS = tokens_BT if cache.tokens_BS is None else cache.tokens_BS
 
         x_BTD = self.embed(tokens_BT)
         if config.ngram > 1:
@@ -110,12 +110,12 @@ class Decoder(nn.Module):
 
         # None is the same mask for tokens in order; flash attention may then replace it.
         mask_BTS = None if in_order else causal_mask(pos_BT, key_pos_BS)
-        layers = []
+        layers: list[LayerCache] = []
         for i, block in enumerate(self.blocks):
             cached = cache.layer(i) if cache is not None else None
             arguments = extra[i] if extra else {}
             x_BTD, cached = block(x_BTD, clipped_pos_BT, mask_BTS, cached, train=train, **arguments)
-            layers.append(cached)
+            layers += [cached] if cached is not None else []
         if cache is not None:
             cache = cache.advance(tokens_BT.shape[1], layers)
         if config.norm_place != 'after':

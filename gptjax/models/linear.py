@@ -2,23 +2,28 @@
 
 import functools
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
+from jax import Array
 
 from gptjax.config import ModelConfig
 
+Axes = int | tuple[int, ...]
+KeyPath = tuple[jax.tree_util.DictKey, ...]  # of a parameter: the names of modules
+
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _multiply(x, w, n: int):
+def _multiply(x: Array, w: Array, n: int) -> Array:
     return jax.lax.dot_general(x, w, ((range(x.ndim - n, x.ndim), range(n)), ((), ())))
 
 
-def _multiply_forward(x, w, n):
+def _multiply_forward(x: Array, w: Array, n: int) -> tuple[Array, tuple[Array, Array]]:
     return _multiply(x, w, n), (x, w)
 
 
-def _multiply_backward(n, x_and_w, dy):
+def _multiply_backward(n: int, x_and_w: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     x, w = x_and_w
     # JAX's own rule gives the gradient of w transposed, and its transposition ends up in every use
     # of it: the norm, the clipping and both of Adam's averages stride through memory.
@@ -31,13 +36,21 @@ def _multiply_backward(n, x_and_w, dy):
 _multiply.defvjp(_multiply_forward, _multiply_backward)
 
 
-def multiply(x, w, dims, **_):
+def multiply(x: Array, w: Array, dims: Any, **_: object) -> Array:
     """`jax.lax.dot_general` of the last axes of x with the first of w, made for its gradient."""
     (contracted, _), _ = dims
     return _multiply(x, w, len(contracted))
 
 
-def dense(config: ModelConfig, features, name: str | None, *, axis=-1, bias=None, std=0.02):
+def dense(
+    config: ModelConfig,
+    features: Axes,
+    name: str | None,
+    *,
+    axis: Axes = -1,
+    bias: bool | None = None,
+    std: float = 0.02,
+) -> nn.DenseGeneral:
     """A linear map over `axis`, in the compute type.
 
     Args:

@@ -40,7 +40,7 @@ def init(params: dict, rank: int, targets: tuple[str, ...], key: jax.Array) -> d
                 found |= {name: inner} if (inner := visit(child, (*path, name))) else {}
         return found
 
-    keys = {(): key}
+    keys: dict[tuple[str, ...], jax.Array] = {(): key}
     return visit(params, ())
 
 

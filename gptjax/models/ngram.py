@@ -5,11 +5,16 @@ the first step on (Huang et al., 2025, https://arxiv.org/abs/2501.16975; with a 
 al., 2024, https://arxiv.org/abs/2412.09871).
 """
 
+import functools
+from typing import cast
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from gptjax.config import ModelConfig
 
+Stored = tuple[jax.Array, jax.Array, jax.Array]
 NONE = -1  # where a text has no token: before its first
 
 
@@ -17,10 +22,10 @@ class NgramEmbedding(nn.Module):
     """What the runs of 2, 3, ... `ngram` tokens add to the embedding of the last one of each."""
 
     config: ModelConfig
-    init: nn.initializers.Initializer
+    embedding_init: nn.initializers.Initializer
 
     @nn.compact
-    def __call__(self, tokens_BT, stored=None):
+    def __call__(self, tokens_BT: jax.Array, stored: Stored | None = None) -> jax.Array:
         """(B, T, D).
 
         Args:
@@ -32,29 +37,28 @@ class NgramEmbedding(nn.Module):
         before_NBT = found(*stored, n) if stored else shifted(tokens_BT, n)
         runs_NBT = jnp.concatenate([before_NBT, tokens_BT[None]])
         size = (self.config.ngram_rows, self.config.n_embd)
-        return sum(
-            nn.Embed(
-                *size, dtype=self.config.dtype, embedding_init=self.init, name=f'last_{length}'
-            )(rows(runs_NBT[-length:], size[0]))
-            for length in range(2, n + 2)
+        embed = functools.partial(
+            nn.Embed, *size, dtype=self.config.dtype, embedding_init=self.embedding_init
         )
+        parts = (embed(name=f'last_{i}')(rows(runs_NBT[-i:], size[0])) for i in range(2, n + 2))
+        return cast(jax.Array, sum(parts))  # By its type, sum may give 0.
 
 
-def shifted(tokens_BT, n: int):
+def shifted(tokens_BT: jax.Array, n: int) -> jax.Array:
     """(n, B, T): the tokens n, ..., 1 places before each of a text that begins in column 0."""
     time = tokens_BT.shape[1]
     padded_BT = jnp.pad(tokens_BT, [(0, 0), (n, 0)], constant_values=NONE)
     return jnp.stack([padded_BT[:, i : i + time] for i in range(n)])
 
 
-def found(pos_BT, tokens_BS, pos_BS, n: int):
+def found(pos_BT: jax.Array, tokens_BS: jax.Array, pos_BS: jax.Array, n: int) -> jax.Array:
     """As `shifted`, of tokens that are found by their places, wherever they are stored."""
     wanted_NBT = pos_BT - jnp.arange(n, 0, -1)[:, None, None]
     match_NBTS = wanted_NBT[..., None] == pos_BS[:, None, :]
     return jnp.sum(jnp.where(match_NBTS, tokens_BS[:, None, :] - NONE, 0), -1) + NONE
 
 
-def rows(tokens_NBT, n_rows: int):
+def rows(tokens_NBT: jax.Array, n_rows: int) -> jax.Array:
     """(B, T): the row of a table with so many for each run of n tokens; equal runs, equal rows."""
     hash_BT = jnp.uint32(0)
     for tokens_BT in tokens_NBT:

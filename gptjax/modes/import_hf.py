@@ -125,7 +125,7 @@ def _weights(folder: Path) -> hf_gpt2.Arrays:
     extras.need('safetensors', 'hf')
     from safetensors.flax import load_file  # numpy's has no bfloat16.
 
-    arrays = {}
+    arrays: hf_gpt2.Arrays = {}
     for path in files:
         try:
             arrays |= {name: np.asarray(array) for name, array in load_file(path).items()}

@@ -6,14 +6,18 @@ optimizer keeps of them) are stored in parts along `fsdp` and `tensor`. XLA adds
 
 import math
 import re
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jax.tree_util import KeyPath
 
 from gptjax.config import MeshConfig
 from gptjax.errors import UserError
+
+Tree = TypeVar('Tree')  # nested arrays
 
 # The first pattern that is found in a parameter's path decides. N heads are split, never one head.
 RULES = (
@@ -33,7 +37,7 @@ RULES = (
 class Layout:
     """The mesh of a run, and where states and batches go on it."""
 
-    def __init__(self, config: MeshConfig, batch_size: int):
+    def __init__(self, config: MeshConfig, batch_size: int) -> None:
         """Arranges the devices.
 
         Args:
@@ -71,7 +75,7 @@ class Layout:
         # In-process CPU devices deadlock in a collective when several steps are queued.
         self.must_wait = wanted > 1 and devices[0].platform == 'cpu'
 
-    def put(self, batch, axis: int = 0):
+    def put(self, batch: Any, axis: int = 0) -> Any:
         """Host arrays (this process's rows) -> device arrays, split along the axis of the rows."""
         sharding = NamedSharding(self.mesh, P(*[None] * axis, ('data', 'fsdp')))
         if jax.process_count() == 1:
@@ -82,19 +86,19 @@ class Layout:
             lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch
         )
 
-    def copy(self, tree):
+    def copy(self, tree: Tree) -> Tree:
         """Puts a whole copy of all arrays on every device."""
         return jax.device_put(tree, NamedSharding(self.mesh, P()))
 
-    def wait(self, arrays):
+    def wait(self, arrays: Tree) -> Tree:
         """Returns the arrays, finished where queueing more work would be dangerous."""
         return jax.block_until_ready(arrays) if self.must_wait else arrays
 
-    def of(self, tree):
+    def of(self, tree: Any) -> Any:
         """The sharding of each leaf of a (possibly abstract) state, by the table above."""
         return jax.tree_util.tree_map_with_path(self._sharding, tree)
 
-    def _sharding(self, path, leaf) -> NamedSharding:
+    def _sharding(self, path: KeyPath, leaf: jax.Array) -> NamedSharding:
         name = jax.tree_util.keystr(path, simple=True, separator='/')
         spec = next(spec for pattern, spec in RULES if re.search(pattern, name))
         if len(spec) != len(leaf.shape):  # Scalars, and statistics that an optimizer reduced.

@@ -1,9 +1,10 @@
 """Defaults that most tasks share."""
 
 import functools
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import jax
 
@@ -11,13 +12,23 @@ from gptjax.config import Config
 from gptjax.errors import UserError
 from gptjax.parallel.mesh import Layout
 from gptjax.tasks import sizes
+from gptjax.text.tokenizers import Tokenizer
 from gptjax.training import steps
 from gptjax.training.diagnosis import diagnose
+from gptjax.training.learner import Learner
+from gptjax.training.losses import Sums
 from gptjax.training.metrics import Row, plot_losses
 from gptjax.training.optim import Optimizer, make_optimizer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+def hashes(tokenizer: Tokenizer, text_sha256: str) -> tuple[str, str]:
+    """What a fingerprint has of a tokenizer and of a text, whose hash may be several with '+'."""
+    vocabulary = hashlib.sha256(tokenizer.to_json().encode()).hexdigest()[:12]
+    text = '+'.join(sha256[:12] for sha256 in text_sha256.split('+'))
+    return f'{tokenizer.kind} ({tokenizer.vocab_size}, {vocabulary})', text
 
 
 class BaseTask:
@@ -30,7 +41,7 @@ class BaseTask:
         del layout
         return {}
 
-    def with_text(self, path: Path) -> 'BaseTask':
+    def with_text(self, path: Path) -> Self:
         """Raises UserError: the task is evaluated on its own text alone."""
         raise UserError(
             f'data.path={path} is not the text of this run, and task={self.config.task} '
@@ -58,16 +69,20 @@ class BaseTask:
         """Training and validation loss, with the verdict."""
         return plot_losses(rows, title, self.verdict(rows))
 
-    def count_params(self) -> int:
+    def count_params(self: Learner) -> int:
         """Numbers in the model."""
         return sizes.count(sizes.abstract_params(self))
 
 
 class LossTask(BaseTask):
-    """A task that lowers one loss: `loss(params, batch, key)` -> (its sum, the number of terms)."""
+    """A task that lowers one loss."""
+
+    def loss(self, params: dict, batch: steps.Batch, key: jax.Array | None = None) -> Sums:
+        """(sum of losses, number of terms) of a batch; the key is for dropout."""
+        raise NotImplementedError
 
     @functools.cached_property
-    def train_step(self):
+    def train_step(self) -> steps.TrainStep:
         """(state, batch) -> (state, metrics), pure."""
         return steps.make_train_step(self.loss, self.optimizer, self.config.train.accumulate)
 
@@ -77,6 +92,6 @@ class LossTask(BaseTask):
         return make_optimizer(self.config.train)
 
     @functools.cached_property
-    def eval_step(self):
+    def eval_step(self) -> Callable[[dict, steps.Batch], Sums]:
         """(params, batch) -> (sum of losses, their number), jitted; without dropout."""
         return jax.jit(self.loss)

@@ -12,6 +12,7 @@ from gptjax.config import Config, SampleConfig
 from gptjax.console import Say
 from gptjax.generation.engine import Piece
 from gptjax.parallel.mesh import Layout
+from gptjax.tasks.reads import Reads
 from gptjax.text.tokenizers import Tokenizer
 from gptjax.training.learner import Learner
 from gptjax.training.metrics import Row
@@ -39,7 +40,7 @@ class Report:
 class Kept(Protocol):
     """Made from a configuration or from a work directory, and written to one."""
 
-    reads: ClassVar[Mapping[str, frozenset[str]]]  # the knobs with an effect, by section
+    reads: ClassVar[Reads]  # the knobs with an effect
 
     @classmethod
     def create(cls, config: Config, say: Say) -> Self:
@@ -69,7 +70,9 @@ class Examined(Protocol):
 class Writer(Protocol):
     """Generates texts."""
 
-    tokenizer: Tokenizer  # of prompts
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Of prompts."""
 
     def prompts(self, given: Sequence[str]) -> tuple[str, ...]:
         """The prompts to answer, of those given; at least one, if need be the task's own."""

@@ -7,6 +7,8 @@ from gptjax.config import Config
 from gptjax.config.schema import flatten
 from gptjax.errors import UserError
 
+Reads = Mapping[str, frozenset[str]]  # the knobs that a task reads, by section
+
 
 def every(section: type, *, but: Collection[str] = ()) -> frozenset[str]:
     """The names of all knobs of a section, less some."""
@@ -16,9 +18,7 @@ def every(section: type, *, but: Collection[str] = ()) -> frozenset[str]:
     return frozenset(names - set(but))
 
 
-def refuse_unread(
-    config: Config, reads: Mapping[str, frozenset[str]], sections: Collection[str] = ()
-) -> None:
+def refuse_unread(config: Config, reads: Reads, sections: Collection[str] = ()) -> None:
     """Refuses knobs without an effect.
 
     Args:

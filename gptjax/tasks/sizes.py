@@ -1,5 +1,7 @@
 """How large models are, in numbers and in words; for all tasks."""
 
+from typing import Any
+
 import jax
 
 from gptjax.config import ModelConfig
@@ -13,7 +15,7 @@ def abstract_params(task: Learner) -> dict:
     return jax.eval_shape(task.init_state, run_key(0)).params
 
 
-def count(tree) -> int:
+def count(tree: Any) -> int:
     """Numbers in all arrays of a tree."""
     return sum(x.size for x in jax.tree.leaves(tree))
 

@@ -47,12 +47,7 @@ def consecutive_windows(
 
 
 def whole_split(
-    tokens: np.ndarray,
-    *,
-    batch_size: int,
-    block_size: int,
-    process: int = 0,
-    processes: int = 1,
+    tokens: np.ndarray, *, batch_size: int, block_size: int, process: int = 0, processes: int = 1
 ) -> Iterator[Batch]:
     """Every window, and so every target, once; rows missing in the last batch have length 0.
 

@@ -16,19 +16,20 @@ import numpy as np
 import tokenizers as hf
 
 from gptjax.config import DataConfig
+from gptjax.text.characters import AnyText
 
 END = '<|endoftext|>'
 DEFAULT_VOCAB_SIZE = 4096
 
 
 @dataclasses.dataclass(frozen=True)
-class BpeTokenizer:
+class BpeTokenizer(AnyText):
     """Pieces of words, down to single bytes."""
 
     data: str  # the tokenizer in the JSON form of Hugging Face
     kind: ClassVar[str] = 'bpe'
     banned: ClassVar[tuple[int, ...]] = ()
-    unknown: ClassVar[None] = None
+    unknown: ClassVar[int | None] = None
 
     @classmethod
     def learn(cls, texts: Iterable[str], data: DataConfig, ends: bool) -> 'BpeTokenizer':
@@ -56,8 +57,8 @@ class BpeTokenizer:
     @classmethod
     def from_vocab(cls, vocab: dict[str, int], merges: str) -> 'BpeTokenizer':
         """From the contents of GPT-2's encoder.json (vocab.json) and vocab.bpe (merges.txt)."""
-        pairs = [tuple(line.split(' ')) for line in merges.splitlines() if line.count(' ') == 1]
-        pairs = [pair for pair in pairs if pair[0] != '#version:']
+        lines = [line.split(' ') for line in merges.splitlines() if line.count(' ') == 1]
+        pairs = [(left, right) for left, right in lines if left != '#version:']
         tokenizer = _byte_level(hf.models.BPE(vocab, pairs))
         tokenizer.add_special_tokens([END])
         return cls(tokenizer.to_str())
@@ -75,21 +76,10 @@ class BpeTokenizer:
         text = text.encode('utf-8', 'replace').decode()  # A lone surrogate is no Unicode text.
         return np.array(self._tokenizer.encode(text).ids, np.int32)
 
-    def check(self, text: str) -> None:
-        """Every text is known."""
-
-    def drop_unknown(self, text: str) -> str:
-        """The text itself."""
-        return text
-
     def to_bytes(self, ids: Iterable[int], after: int | None = None) -> bytes:
         """The bytes of some ids; a piece may end within a character."""
         del after
         return b''.join(self._pieces[int(i)] for i in ids)
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of some ids; bytes that are no UTF-8 become U+FFFD."""
-        return self.to_bytes(ids).decode('utf-8', 'replace')
 
     def to_json(self) -> str:
         return json.dumps({'kind': self.kind, 'data': self.data}, ensure_ascii=False) + '\n'

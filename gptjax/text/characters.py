@@ -15,6 +15,25 @@ from gptjax.config import DataConfig
 from gptjax.errors import UnknownTextError
 
 
+class AnyText:
+    """What tokenizers have in common that can encode every text."""
+
+    def check(self, text: str) -> None:
+        """Every text is known."""
+
+    def drop_unknown(self, text: str) -> str:
+        """The text itself."""
+        return text
+
+    def to_bytes(self, ids: Iterable[int], after: int | None = None) -> bytes:
+        """The bytes of some ids; a token may end within a character."""
+        raise NotImplementedError
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of some ids; bytes that are no UTF-8 become U+FFFD."""
+        return self.to_bytes(ids).decode('utf-8', 'replace')
+
+
 @dataclasses.dataclass(frozen=True)
 class CharTokenizer:
     """One token for each character; ids follow the order of the code points."""
@@ -23,7 +42,7 @@ class CharTokenizer:
     ends: bool = False  # whether there is a token that ends a document
     kind: ClassVar[str] = 'char'
     banned: ClassVar[tuple[int, ...]] = ()
-    unknown: ClassVar[None] = None
+    unknown: ClassVar[int | None] = None
 
     @classmethod
     def learn(cls, texts: Iterable[str], data: DataConfig, ends: bool) -> 'CharTokenizer':
@@ -88,13 +107,13 @@ class CharTokenizer:
 
 
 @dataclasses.dataclass(frozen=True)
-class ByteTokenizer:
+class ByteTokenizer(AnyText):
     """One token for each byte of the text in UTF-8: any text, nothing unknown."""
 
     ends: bool = False
     kind: ClassVar[str] = 'byte'
     banned: ClassVar[tuple[int, ...]] = ()
-    unknown: ClassVar[None] = None
+    unknown: ClassVar[int | None] = None
 
     @classmethod
     def learn(cls, texts: Iterable[str], data: DataConfig, ends: bool) -> 'ByteTokenizer':
@@ -114,21 +133,10 @@ class ByteTokenizer:
         """int32 ids, one for each byte."""
         return np.frombuffer(text.encode('utf-8', 'replace'), np.uint8).astype(np.int32)
 
-    def check(self, text: str) -> None:
-        """Every text is known."""
-
-    def drop_unknown(self, text: str) -> str:
-        """The text itself."""
-        return text
-
     def to_bytes(self, ids: Iterable[int], after: int | None = None) -> bytes:
         """The bytes that the ids are."""
         del after
         return bytes(int(i) for i in ids if i != self.end)
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of some ids; bytes that are no UTF-8 become U+FFFD."""
-        return self.to_bytes(ids).decode('utf-8', 'replace')
 
     def to_json(self) -> str:
         return json.dumps({'kind': self.kind, 'ends': self.ends}) + '\n'

@@ -1,6 +1,7 @@
 """Cleaning of texts before they are tokenized: the same for what is learnt and for prompts."""
 
 import unicodedata
+from collections.abc import Callable
 
 from gptjax.config import DataConfig
 
@@ -31,7 +32,7 @@ def persian(text: str) -> str:
     return nfkc(nfkc(text).translate(PERSIAN))
 
 
-NORMALIZE = {'none': str, 'nfkc': nfkc, 'persian': persian}
+NORMALIZE: dict[str, Callable[[str], str]] = {'none': str, 'nfkc': nfkc, 'persian': persian}
 
 
 def clean(text: str, data: DataConfig) -> str:

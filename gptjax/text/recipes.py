@@ -95,16 +95,14 @@ def _fortunes(archive: Path) -> Texts:
 
 def _verses(king_james: Path, world_english: Path) -> Texts:
     """A line a verse: the one text, a tab, the other. Some whole books are held out."""
-    with tarfile.open(king_james) as archive:
-        (path,) = (name for name in archive.getnames() if name.endswith('bible/data/kjv.jsonl'))
-        verses = [json.loads(line) for line in archive.extractfile(path).read().splitlines()]
+    lines = _only(king_james, 'bible/data/kjv.jsonl').splitlines()
+    verses = [json.loads(line) for line in lines]
     books = list(dict.fromkeys(verse['book'] for verse in verses))
-    with tarfile.open(world_english) as archive:
-        (path,) = (name for name in archive.getnames() if name.endswith('web/t_web.csv.gz'))
-        table = gzip.decompress(archive.extractfile(path).read()).decode()
+    table = gzip.decompress(_only(world_english, 'web/t_web.csv.gz')).decode()
     _, *rows = csv.reader(io.StringIO(table))
     translation = {(int(b), int(c), int(v)): text for _, b, c, v, text in rows}
-    train, val = [], []
+    train: list[str] = []
+    val: list[str] = []
     for verse in verses:
         place = (books.index(verse['book']) + 1, verse['chapter'], verse['verse'])
         if place in translation:
@@ -112,6 +110,15 @@ def _verses(king_james: Path, world_english: Path) -> Texts:
             held_out = verse['book'] in HELD_OUT_BOOKS
             (val if held_out else train).append('\t'.join(pair) + '\n')
     return Texts(''.join(train), ''.join(val))
+
+
+def _only(path: Path, ending: str) -> bytes:
+    """The content of the only member of a tar archive whose name ends so."""
+    with tarfile.open(path) as archive:
+        (name,) = (name for name in archive.getnames() if name.endswith(ending))
+        file = archive.extractfile(name)
+        assert file is not None, f'{name} is no file'
+        return file.read()
 
 
 def _reverse() -> Texts:

@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,17 +25,12 @@ from gptjax.text import tokenizers
 from gptjax.text.clean import clean
 from gptjax.text.corpora import Source, cache_folder
 from gptjax.text.reading import LARGE, Piece, read, source_sha256
+from gptjax.text.tokenizers import Tokenizer
 
 # What of a configuration decides the tokens, besides the texts.
 DECIDING = (
-    'val_fraction',
-    'split',
-    'normalize',
-    'lowercase',
-    'tokenizer',
-    'vocab_size',
-    'min_count',
-    'vocab_order',
+    *('val_fraction', 'split', 'normalize', 'lowercase'),
+    *('tokenizer', 'vocab_size', 'min_count', 'vocab_order'),
 )
 
 
@@ -54,18 +50,20 @@ class Split:
 class Corpus:
     """Both splits, the tokenizer that made them, and the hash of the texts."""
 
-    tokenizer: tokenizers.Tokenizer
+    tokenizer: Tokenizer
     train: Split | None  # None where the corpus comes from a work directory
     val: Split | None  # None where the work directory has an imported model
     sha256: str
 
+    @property
+    def splits(self) -> tuple[Split, Split]:
+        """The training and the validation split, of a corpus that `prepare` made."""
+        assert self.train is not None and self.val is not None
+        return self.train, self.val
+
 
 def prepare(
-    source: Source,
-    data: DataConfig,
-    *,
-    tokenizer: tokenizers.Tokenizer | None = None,
-    say: Say = print,
+    source: Source, data: DataConfig, *, tokenizer: Tokenizer | None = None, say: Say = print
 ) -> Corpus:
     """The token files of a text, made on the first call and read from the cache afterwards.
 
@@ -99,12 +97,11 @@ def prepare(
         finally:
             shutil.rmtree(workspace, ignore_errors=True)
     about = json.loads((folder / 'about.json').read_text())
+    dtype = about['dtype']
     return Corpus(
         tokenizers.from_json((folder / 'tokenizer.json').read_text()),
-        open_split(
-            folder / 'train.bin', about['dtype'], about['train_chars'], data.order == 'random'
-        ),
-        open_split(folder / 'val.bin', about['dtype'], about['val_chars']),
+        open_split(folder / 'train.bin', dtype, about['train_chars'], data.order == 'random'),
+        open_split(folder / 'val.bin', dtype, about['val_chars']),
         about['sha256'],
     )
 
@@ -123,7 +120,7 @@ def open_split(path: Path, dtype: str, chars: int, windows: bool = False) -> Spl
     return Split(path, np.frombuffer(mapped, dtype), chars)
 
 
-def encode_all(path: Path, tokenizer: tokenizers.Tokenizer, data: DataConfig) -> Split:
+def encode_all(path: Path, tokenizer: Tokenizer, data: DataConfig) -> Split:
     """A whole text, cleaned and encoded in memory.
 
     Raises:
@@ -138,7 +135,9 @@ def encode_all(path: Path, tokenizer: tokenizers.Tokenizer, data: DataConfig) ->
     return Split(path, tokens, sum(map(len, texts)))
 
 
-def _encode(source, data, tokenizer, sha256, folder: Path, say: Say) -> None:
+def _encode(
+    source: Source, data: DataConfig, tokenizer: Tokenizer | None, sha256: str, out: Path, say: Say
+) -> None:
     """Reads the texts for their lengths, then for the vocabulary, then for the tokens."""
     documents = _documents(source, data, say)
     held_out = _held_out(documents, data)
@@ -169,7 +168,7 @@ def _encode(source, data, tokenizer, sha256, folder: Path, say: Say) -> None:
         )
     dtype = 'uint16' if tokenizer.vocab_size <= 1 << 16 else 'uint32'
     done, told = 0, 0
-    with open(folder / 'train.bin', 'wb') as train, open(folder / 'val.bin', 'wb') as val:
+    with open(out / 'train.bin', 'wb') as train, open(out / 'val.bin', 'wb') as val:
         for is_val, text, ends in parts():
             ids = tokenizer.encode(text)
             if ends and tokenizer.end is not None:
@@ -179,10 +178,10 @@ def _encode(source, data, tokenizer, sha256, folder: Path, say: Say) -> None:
             if total > LARGE and done * 10 // total > told:
                 told = done * 10 // total
                 say(f'Encoding: {10 * told}% of {total:,} characters')
-    (folder / 'tokenizer.json').write_text(tokenizer.to_json())
-    about = {'sha256': sha256, 'dtype': dtype}
+    (out / 'tokenizer.json').write_text(tokenizer.to_json())
+    about: dict[str, Any] = {'sha256': sha256, 'dtype': dtype}
     about |= {'train_chars': train_chars, 'val_chars': sum(held_out)}
-    (folder / 'about.json').write_text(json.dumps(about, indent=1) + '\n')
+    (out / 'about.json').write_text(json.dumps(about, indent=1) + '\n')
 
 
 def _clean_pieces(source: Source, data: DataConfig) -> Iterator[Piece]:

@@ -57,12 +57,7 @@ KINDS = {cls.kind: cls for cls in (CharTokenizer, ByteTokenizer, WordTokenizer, 
 
 
 def learn(
-    texts: Iterable[str],
-    data: DataConfig,
-    *,
-    ends: bool,
-    cache_dir: Path,
-    say: Say = print,
+    texts: Iterable[str], data: DataConfig, *, ends: bool, cache_dir: Path, say: Say = print
 ) -> Tokenizer:
     """The tokenizer of some texts.
 
@@ -79,6 +74,12 @@ def learn(
     if data.tokenizer == 'gpt2':
         return BpeTokenizer.gpt2(archives.vocabulary('gpt2', cache_dir, say))
     return KINDS[data.tokenizer].learn(texts, data, ends)
+
+
+def end_of(tokenizer: Tokenizer) -> int:
+    """The id that ends a document, of a tokenizer that was learnt with one."""
+    assert tokenizer.end is not None, f'a {tokenizer.kind} tokenizer without an end'
+    return tokenizer.end
 
 
 def from_json(text: str) -> Tokenizer:

@@ -37,14 +37,15 @@ class WordTokenizer:
     kind: ClassVar[str] = 'word'
     banned: ClassVar[tuple[int, ...]] = (PAD, START, UNKNOWN)
     end: ClassVar[int] = END
-    unknown: ClassVar[int] = UNKNOWN
+    unknown: ClassVar[int | None] = UNKNOWN
 
     @classmethod
     def learn(cls, texts: Iterable[str], data: DataConfig, ends: bool) -> 'WordTokenizer':
         """The words that occur at least `min_count` times, at most `vocab_size` ids in all."""
         del ends  # There always is a token that ends a document.
         counts: collections.Counter[str] = collections.Counter()  # in the order of appearance
-        close_before, close_after = collections.Counter(), collections.Counter()
+        close_before: collections.Counter[str] = collections.Counter()
+        close_after: collections.Counter[str] = collections.Counter()
         for text in texts:
             before, spaced = '\n', True
             for part in _parts(text):
@@ -71,7 +72,7 @@ class WordTokenizer:
         words, kept_counts = zip(*kept, strict=True) if kept else ((), ())
         return cls(words, kept_counts, tuple(close))
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         # JSON has lists, and a frozen dataclass is to be hashable.
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, tuple(getattr(self, field.name)))

@@ -5,11 +5,11 @@ step therefore has a manifest of SHA-256 sums, written before the step gets its 
 before it is used. A step holds the leaves of the state under their dotted names.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,8 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 
 from gptjax.console import Say
 from gptjax.errors import UserError
+from gptjax.files import DamagedError
+from gptjax.text.reading import file_sha256
 from gptjax.training.steps import TrainState
 from gptjax.training.thread_errors import ThreadErrors
 
@@ -28,14 +30,10 @@ ITEM = 'default'  # Orbax's name of the folder with the arrays
 _copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
 
 
-class DamagedError(Exception):
-    """A checkpoint that is not what was saved."""
-
-
 class Checkpoints:
     """The checkpoints of a work directory: one folder a step."""
 
-    def __init__(self, folder: Path, keep: int = 2, say: Say = print):
+    def __init__(self, folder: Path, keep: int = 2, say: Say = print) -> None:
         """Makes nothing yet: `save` does.
 
         Args:
@@ -188,7 +186,7 @@ class Checkpoints:
             return False
         return True
 
-    def _fail(self, error: Exception):
+    def _fail(self, error: Exception) -> NoReturn:
         self._failed = True
         reason = ' '.join(str(error).split())
         from_system = re.search(r"([^:]+) \[os_error_code='\d+'", reason)
@@ -231,13 +229,11 @@ def _sums(folder: Path) -> dict[str, str]:
     sums = {}
     for path in sorted(folder.glob('*/**/*')):
         if path.is_file():
-            with open(path, 'rb') as file:
-                digest = hashlib.file_digest(file, 'sha256').hexdigest()
-            sums[path.relative_to(folder).as_posix()] = digest
+            sums[path.relative_to(folder).as_posix()] = file_sha256(path)
     return sums
 
 
-def flat_leaves(tree) -> dict[str, jax.Array]:
+def flat_leaves(tree: Any) -> dict[str, jax.Array]:
     """The leaves of a tree by their dotted names, in its order."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator='.'): leaf for path, leaf in leaves}
@@ -256,5 +252,5 @@ def _differences(saved: dict, wanted: dict) -> Iterator[str]:
                 yield f'{name} is {there} in the checkpoint and {here} here'
 
 
-def _describe(array) -> str:
+def _describe(array: jax.Array | jax.ShapeDtypeStruct) -> str:
     return f'{jnp.dtype(array.dtype).name}{list(array.shape)}'

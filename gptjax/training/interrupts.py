@@ -19,7 +19,7 @@ class Interrupts:
     Orbax's own check for pre-emption needs `jax.distributed`, so one process needs this.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.signal: signal.Signals | None = None
         self._before: dict = {}
 
@@ -34,7 +34,7 @@ class Interrupts:
             self._watcher.start()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         if self._before:
             for number, handler in self._before.items():
                 signal.signal(number, handler)

@@ -1,20 +1,20 @@
 """What training needs of a task: eight members. `gptjax/tasks/` has the implementations."""
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 
 from gptjax.config import Config
 from gptjax.parallel.mesh import Layout
-from gptjax.training.steps import Metrics, TrainState
-
-Batch = dict[str, Any]
+from gptjax.training.steps import Batch, Metrics, TrainState
 
 
 class Learner(Protocol):
     """A model, its batches and its train step."""
 
-    config: Config
+    @property
+    def config(self) -> Config:
+        """Of the run."""
 
     def init_state(self, key: jax.Array) -> TrainState:
         """The state before the first step. Pure: it is traced."""

@@ -105,7 +105,7 @@ class StepRunner:
     The jitted function is one for the whole run, and what --mode=bench times.
     """
 
-    def __init__(self, task: Learner, layout: Layout, state: TrainState):
+    def __init__(self, task: Learner, layout: Layout, state: TrainState) -> None:
         """The arguments are those of `train`; compiles at the first call."""
         self._task, self._layout = task, layout
         self._most = task.config.train.steps_per_call

@@ -6,7 +6,7 @@ import math
 import textwrap
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import jax
 import numpy as np
@@ -53,7 +53,7 @@ def model_flops_utilization(flops_per_s: float, device_kind: str, n_devices: int
 class MetricsLog:
     """metrics.jsonl: one object a line, appended as the run goes."""
 
-    def __init__(self, path: Path, first_step: int):
+    def __init__(self, path: Path, first_step: int) -> None:
         """Continues the file after `first_step`: later rows, of a run that was cut, are dropped."""
         self.rows = [row for row in read_metrics(path) if row['step'] <= first_step]
         write_atomically(path, ''.join(map(_line, self.rows)).encode())
@@ -65,10 +65,10 @@ class MetricsLog:
         self.rows.append(row)
         self._file.write(_line(row))
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
 
@@ -100,7 +100,7 @@ class Meter:
         *,
         waits: bool,
         elapsed_s: float = 0.0,
-    ):
+    ) -> None:
         """Starts the clock.
 
         Args:
@@ -160,7 +160,7 @@ class Meter:
             'train_loss': float(np.mean([metrics['loss'] for _, metrics in rows])),
             **{name: float(value) for name, value in last.items() if name != 'loss'},
         }
-        if self._timed_steps:
+        if self._timed_steps and self._timed_from is not None:
             step_s = (now - self._timed_from) / self._timed_steps
             tokens_per_s = self._tokens_per_step / step_s
             row |= {'step_ms': round(step_s * 1e3, 3), 'tokens_per_s': round(tokens_per_s, 1)}
@@ -190,7 +190,7 @@ def plot_losses(rows: list[Row], title: str, verdict: str = '') -> 'Figure':
     axes = figure.add_subplot(title=title, xlabel='optimizer step', ylabel='loss (nats per token)')
     if verdict:
         figure.text(0.01, 0.0, textwrap.fill(verdict, 110), fontsize=8, va='bottom')
-        figure.get_layout_engine().set(rect=(0, 0.06, 1, 0.94))
+        figure.set_layout_engine('constrained', rect=(0, 0.06, 1, 0.94))
     axes.spines[['top', 'right']].set_visible(False)
     axes.grid(alpha=0.3)
     train = [(row['step'], row['train_loss']) for row in rows if 'train_loss' in row]
@@ -200,13 +200,8 @@ def plot_losses(rows: list[Row], title: str, verdict: str = '') -> 'Figure':
     if val:
         axes.plot(*zip(*val, strict=True), 'o-', color='#1f4e79', markersize=3, label='validation')
         best = min(val, key=lambda point: point[1])
-        axes.plot(
-            *best,
-            '*',
-            color='#d1495b',
-            markersize=14,
-            label=f'best: {best[1]:.4f} at step {best[0]}',
-        )
+        label = f'best: {best[1]:.4f} at step {best[0]}'
+        axes.plot(*best, '*', color='#d1495b', markersize=14, label=label)
         # The first steps, near ln(V), would flatten everything that is worth seeing.
         highest = max(loss for step, loss in train + val if step >= 0.05 * max(val)[0])
         axes.set_ylim(min(loss for _, loss in train + val) - 0.05, highest + 0.05)

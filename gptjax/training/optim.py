@@ -1,6 +1,7 @@
 """Optimizers and learning-rate schedules, from optax."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,15 +10,11 @@ import optax.contrib
 
 from gptjax.config import TrainConfig
 from gptjax.models import lora
-from gptjax.models.linear import matrix_shape
+from gptjax.models.linear import KeyPath, matrix_shape
 
 # The first Newton-Schulz steps of Dion (Ahn et al., 2025), as in optax. Three of them learn as much
 # as Muon's own five, in three fifths of the time.
-ORTHOGONALIZE = (
-    (4.0848, -6.8946, 2.9270),
-    (3.9505, -6.3029, 2.6377),
-    (3.7418, -5.5913, 2.3037),
-)
+ORTHOGONALIZE = ((4.0848, -6.8946, 2.9270), (3.9505, -6.3029, 2.6377), (3.7418, -5.5913, 2.3037))
 
 
 class Optimizer(NamedTuple):
@@ -63,14 +60,14 @@ def make_optimizer(config: TrainConfig) -> Optimizer:
         return Optimizer(rule, schedule)
     rule = optax.partition(
         {'learns': rule, 'stays': optax.set_to_zero()},
-        lambda params: jax.tree_util.tree_map_with_path(
-            lambda path, _: 'learns' if path[0].key == lora.COLLECTION else 'stays', params
-        ),
+        _by_path(lambda path: 'learns' if path[0].key == lora.COLLECTION else 'stays'),
     )
     return Optimizer(rule, schedule)
 
 
-def _muon(schedule: optax.Schedule, adam: dict, weight_decay: float):
+def _muon(
+    schedule: optax.Schedule, adam: dict, weight_decay: float
+) -> optax.GradientTransformation:
     """Muon (Jordan et al., 2024) on the blocks' matrices, AdamW on everything else.
 
     Updates have the size that AdamW's have (Liu et al., 2025, https://arxiv.org/abs/2502.16982), so
@@ -91,9 +88,7 @@ def _muon(schedule: optax.Schedule, adam: dict, weight_decay: float):
             'muon': stacked(matrices),
             'adamw': optax.adamw(schedule, **adam, weight_decay=weight_decay, mask=is_matrix),
         },
-        lambda params: jax.tree_util.tree_map_with_path(
-            lambda path, _: 'muon' if _is_inner(path) else 'adamw', params
-        ),
+        _by_path(lambda path: 'muon' if _is_inner(path) else 'adamw'),
     )
 
 
@@ -104,23 +99,23 @@ def stacked(inner: optax.GradientTransformation) -> optax.GradientTransformation
     share of the matrices instead of all of them.
     """
 
-    def stack(tree):
+    def stack(tree: Any) -> dict[str, jax.Array]:
         groups: dict[str, list] = {}
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
             shape = matrix_shape(path[-2].key, leaf.shape)
             groups.setdefault(_stack_name(shape), []).append(leaf.reshape(shape))
         return {name: jnp.stack(group) for name, group in groups.items()}
 
-    def unstack(stacks, like):
+    def unstack(stacks: dict[str, jax.Array], like: Any) -> Any:
         parts = {name: iter(stack) for name, stack in stacks.items()}
 
-        def take(path, leaf):
+        def take(path: KeyPath, leaf: jax.Array) -> jax.Array:
             shape = matrix_shape(path[-2].key, leaf.shape)
             return next(parts[_stack_name(shape)]).reshape(leaf.shape)
 
         return jax.tree_util.tree_map_with_path(take, like)
 
-    def update(updates, state, params=None):
+    def update(updates: Any, state: Any, params: Any = None) -> tuple:
         new, state = inner.update(stack(updates), state, stack(params))
         return unstack(new, updates), state
 
@@ -131,13 +126,16 @@ def _stack_name(shape: tuple[int, int]) -> str:
     return f'stack_{shape[0]}x{shape[1]}'
 
 
-def _is_inner(path) -> bool:
+def _by_path(label: Callable[[KeyPath], str | bool]) -> Callable[[Any], Any]:
+    """params -> the label of each parameter, which its path decides."""
+    return lambda params: jax.tree_util.tree_map_with_path(lambda path, _: label(path), params)
+
+
+def _is_inner(path: KeyPath) -> bool:
     names = [key.key for key in path]
     return names[-1] == 'kernel' and any(name.startswith('block_') for name in names)
 
 
-def is_matrix(params):
+def is_matrix(params: Any) -> Any:
     """True for what weight decay applies to: kernels and embeddings, not biases and norm scales."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: path[-1].key in ('kernel', 'embedding'), params
-    )
+    return _by_path(lambda path: path[-1].key in ('kernel', 'embedding'))(params)

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -15,7 +16,7 @@ PLAIN_EVERY_S = 15.0
 class RunProgress:
     """A context in which the rows of a run are shown as they come."""
 
-    def __init__(self, first_step: int, steps: int):
+    def __init__(self, first_step: int, steps: int) -> None:
         self._steps = steps
         self._said = time.monotonic()
         self._bar: Progress | None = None
@@ -31,12 +32,12 @@ class RunProgress:
             )
             self._task = self._bar.add_task('', total=steps, completed=first_step, summary='')
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         if self._bar:
             self._bar.start()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         if self._bar:
             self._bar.stop()
 

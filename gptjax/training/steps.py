@@ -1,30 +1,35 @@
 """The train step: a pure function (state, batch) -> (state, metrics), for any loss of that form."""
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 
+from gptjax.training.losses import Sums
 from gptjax.training.optim import Optimizer
 
 # Named, not JAX's default: a checkpoint has to mean the same key wherever it is continued.
 KEY_IMPL = 'threefry2x32'
 
 Metrics = dict[str, jax.Array]
+Batch = dict[str, Any]  # arrays, of the host or of devices
 # (params, batch, key) -> (sum of losses, their number); the key is for dropout.
-LossFn = Callable[..., tuple[jax.Array, jax.Array]]
+LossFn = Callable[..., Sums]
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """All that changes in training. A checkpoint holds this and nothing else."""
 
     step: jax.Array  # int32, optimizer steps done
     key: jax.Array  # the data of the run's random key, never changed
     params: dict
     opt_state: optax.OptState
+
+
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
 def run_key(seed: int) -> jax.Array:
@@ -42,11 +47,7 @@ def init_state(params: dict, optimizer: Optimizer, key: jax.Array) -> TrainState
     return TrainState(jnp.int32(0), jax.random.key_data(key), params, optimizer.rule.init(params))
 
 
-def make_train_step(
-    loss_fn: LossFn,
-    optimizer: Optimizer,
-    accumulate: int,
-):
+def make_train_step(loss_fn: LossFn, optimizer: Optimizer, accumulate: int) -> TrainStep:
     """A train step whose batch is computed in `accumulate` parts, one after the other.
 
     Parts are weighted by what they count, so their number changes memory and nothing else.
@@ -58,12 +59,12 @@ def make_train_step(
     """
     value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
 
-    def total(params, batch, key):
+    def total(params: dict, batch: Batch, key: jax.Array) -> tuple:
         """Loss sum, count and gradient of the sum, over all parts."""
         if accumulate == 1:
             return value_and_grad(params, batch, key)
 
-        def part(carry, i_and_batch):
+        def part(carry: tuple, i_and_batch: tuple) -> tuple:
             i, part_batch = i_and_batch
             new = value_and_grad(params, part_batch, jax.random.fold_in(key, i))
             return jax.tree.map(jnp.add, carry, new), None
@@ -75,7 +76,7 @@ def make_train_step(
         zeros = ((jnp.zeros(()), jnp.zeros(())), jax.tree.map(jnp.zeros_like, params))
         return jax.lax.scan(part, zeros, (jnp.arange(accumulate), parts))[0]
 
-    def train_step(state: TrainState, batch) -> tuple[TrainState, Metrics]:
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         (loss_sum, count), grads = total(state.params, batch, step_key(state))
         grads = jax.tree.map(lambda g: g / count, grads)
         updates, opt_state = optimizer.rule.update(grads, state.opt_state, state.params)
@@ -91,7 +92,7 @@ def make_train_step(
     return train_step
 
 
-def make_multi_step(train_step):
+def make_multi_step(train_step: TrainStep) -> Callable[..., tuple[TrainState, Metrics]]:
     """Several optimizer steps in one call, which spares tiny models the way to the host and back.
 
     Args:
@@ -103,8 +104,8 @@ def make_multi_step(train_step):
       without compiling anew. Metrics are stacked likewise.
     """
 
-    def call(state: TrainState, batches, n) -> tuple[TrainState, Metrics]:
-        def step(i, state_and_metrics):
+    def call(state: TrainState, batches: Batch, n: jax.Array) -> tuple[TrainState, Metrics]:
+        def step(i: jax.Array, state_and_metrics: tuple) -> tuple:
             state, metrics = state_and_metrics
             state, new = train_step(state, jax.tree.map(lambda rows: rows[i], batches))
             return state, jax.tree.map(lambda all_, one: all_.at[i].set(one), metrics, new)

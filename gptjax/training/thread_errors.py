@@ -16,7 +16,7 @@ class ThreadErrors:
     fail late find the event loop closed. All other errors go where they always go.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.path: Path | None = None  # of the file, once there is something to tell
         self._before = sys.unraisablehook
         self._lock = threading.Lock()
@@ -37,7 +37,7 @@ class ThreadErrors:
         self._write(logging.Formatter('%(asctime)s %(message)s').format(record))
         return False
 
-    def _unraisable(self, error) -> None:
+    def _unraisable(self, error: 'sys.UnraisableHookArgs') -> None:
         if 'Event loop is closed' not in str(error.exc_value):
             return self._before(error)
         self._write(''.join(traceback.format_exception(error.exc_value)))

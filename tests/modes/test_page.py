@@ -1,12 +1,12 @@
 """Pages: the direction of a text, nothing that a text could break, nothing lost."""
 
-import types
 from pathlib import Path
 
 import pytest
 
 from gptjax.errors import UserError
-from gptjax.modes import page, sample
+from gptjax.modes import page
+from gptjax.tasks.translation.task import Translation
 
 
 @pytest.mark.parametrize(
@@ -49,9 +49,8 @@ def test_only_a_page_of_ours_is_replaced(tmp_path):
 
 
 def test_a_translation_has_a_direction_of_its_own(tmp_path):
-    task = types.SimpleNamespace(config=types.SimpleNamespace(name='translate'), continues=False)
-    trained = types.SimpleNamespace(task=task, step=3)
-    sample._write_page(tmp_path / 'page.html', trained, [{'prompt': 'heart', 'text': 'دل'}])
-    text = (tmp_path / 'page.html').read_text()
-    assert '<p dir="ltr"><b>heart</b></p>\n<p dir="rtl"><b></b>دل</p>' in text
-    assert '<title>translate, step 3</title>' in text
+    passages = Translation.passages(None, 'heart', 'دل')
+    page.write(tmp_path / 'page.html', 'translate, step 3', passages)
+    html = (tmp_path / 'page.html').read_text()
+    assert '<p dir="ltr"><b>heart</b></p>' in html
+    assert '<p dir="rtl"><b></b>دل</p>' in html

@@ -2,30 +2,37 @@
 
 import os
 import time
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gptjax.modes.bench import worker
 from gptjax.parallel import devices
 
+if TYPE_CHECKING:
+    import jax
+
 
 class JaxSubject:
     """The task, the layout and the jitted step exactly as the training loop uses them."""
 
-    def __init__(self, job: worker.Job):
+    def __init__(self, job: worker.Job) -> None:
         """Compiles nothing yet."""
         import jax
 
         from gptjax import tasks
         from gptjax.console import say
         from gptjax.parallel.mesh import Layout
+        from gptjax.tasks.language_model.task import LanguageModel
         from gptjax.training.checkpoint import flat_leaves
         from gptjax.training.loop import StepRunner, initial_state
 
         if job.exact:
             jax.config.update('jax_default_matmul_precision', 'highest')
         self._jax = jax
-        self.task = tasks.create(job.config, say)
+        task = tasks.create(job.config, say)
+        assert isinstance(task, LanguageModel)
+        self.task = task
         train = job.config.train
         self.layout = Layout(job.config.mesh, train.batch_size // train.accumulate)
         state = initial_state(self.task, self.layout)
@@ -43,13 +50,13 @@ class JaxSubject:
     def gradients(self) -> worker.Arrays:
         """Loss and every gradient of the first batch; nothing is updated."""
 
-        def mean(params, batch):
+        def mean(params: dict, batch: dict) -> 'jax.Array':
             total, count = self.task.loss(params, batch)
             return total / count
 
         batch = self.layout.put(self.task.train_batch(0))
         loss, grads = self._jax.jit(self._jax.value_and_grad(mean))(self.state.params, batch)
-        return {'loss': np.float32(loss), **self._arrays(grads)}
+        return {'loss': np.asarray(loss, np.float32), **self._arrays(grads)}
 
     def parameters(self) -> worker.Arrays:
         """All parameters as they are now."""
@@ -71,13 +78,9 @@ class JaxSubject:
         from gptjax.config import SampleConfig
         from gptjax.generation.engine import generate
 
-        config = SampleConfig(
-            max_new_tokens=tokens,
-            temperature=1.0,
-            num_samples=batch_size,
-        )
+        config = SampleConfig(max_new_tokens=tokens, temperature=1.0, num_samples=batch_size)
         chunk = min(self.task.config.sample.chunk, tokens)
-        engine = self.task.engine(self.state.params, batch_size, chunk)
+        engine = self.task.engine(self.state.params, rows=batch_size, chunk=chunk)
         self._jax.block_until_ready(self.state.params)
         began = time.perf_counter()
         for _ in range(texts):
@@ -94,7 +97,7 @@ class JaxSubject:
             about['peak_bytes'] = stats['peak_bytes_in_use']
         return about | {'resident_bytes': worker.resident_bytes()}
 
-    def _arrays(self, tree) -> worker.Arrays:
+    def _arrays(self, tree: Any) -> worker.Arrays:
         leaves = map(np.asarray, self._jax.tree.leaves(tree))
         return dict(zip(self._names, leaves, strict=True))
 

@@ -9,9 +9,10 @@ import os
 import platform
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,6 +26,8 @@ from gptjax.interop import hf_gpt2
 from gptjax.modes.bench import report
 from gptjax.modes.bench.worker import Arrays, Job, Worker
 from gptjax.modes.request import Request
+from gptjax.tasks.language_model.task import LanguageModel
+from gptjax.tasks.protocols import Task
 from gptjax.training.checkpoint import flat_leaves
 from gptjax.training.metrics import model_flops_utilization
 from gptjax.training.optim import make_optimizer
@@ -50,7 +53,8 @@ def run(request: Request) -> int:
         train_config = dataclasses.replace(config.train, optimizer='adamw')
         config = dataclasses.replace(config, train=train_config)
     task = tasks.create(config, say)
-    result = {
+    assert isinstance(task, LanguageModel)
+    result: dict[str, Any] = {
         'command': f'{request.command} --mode=bench',
         'date': datetime.date.today().isoformat(),
         'hardware': f'{platform.processor() or platform.machine()}, {os.cpu_count()} cores',
@@ -79,7 +83,7 @@ def run(request: Request) -> int:
     return 0
 
 
-def make_job(task, folder: Path) -> Job:
+def make_job(task: LanguageModel, folder: Path) -> Job:
     """The work of both sides. Weights are noisy, so that no gradient is zero by initialisation."""
     params = jax.jit(lambda key: task.init_state(key).params)(run_key(task.config.train.seed))
     draw = np.random.default_rng(task.config.train.seed)
@@ -90,12 +94,13 @@ def make_job(task, folder: Path) -> Job:
     }
     np.savez(folder / 'weights.npz', **weights)
     schedule = make_optimizer(task.config.train).schedule
+    split = task.corpus.splits[0]
     return Job(
         config=task.config,
         vocab_size=task.tokenizer.vocab_size,
         folder=folder,
-        tokens_path=task.corpus.train.path,
-        tokens_dtype=task.corpus.train.tokens.dtype.name,
+        tokens_path=split.path,
+        tokens_dtype=split.tokens.dtype.name,
         learning_rates=tuple(float(schedule(i)) for i in range(min(100, task.config.train.steps))),
     )
 
@@ -125,7 +130,7 @@ def parity(job: Job) -> dict:
             del side[name]
     differences = {f'gradient of {k}': v for k, v in difference(*gradients).items()}
     differences |= {f'{k} after 3 steps': v for k, v in difference(*parameters).items()}
-    where = max(differences, key=differences.get)
+    where = max(differences, key=differences.__getitem__)
     largest, loss = differences[where], float(abs(losses[0] - losses[1]) / losses[0])
     passed = max(loss, largest) <= MOST_DIFFERENT
     if not passed:
@@ -147,7 +152,9 @@ def difference(ours: Arrays, theirs: Arrays) -> dict[str, float]:
     }
 
 
-def time_training(workers: dict[str, Worker], config: Config, task, flops_per_token) -> dict:
+def time_training(
+    workers: dict[str, Worker], config: Config, task: Task, flops_per_token: float
+) -> dict:
     """Seconds a step of each side, in turns; the first step, with its compilation, apart."""
     first_s = {name: worker.call('train', steps=1) for name, worker in workers.items()}
     tokens = task.tokens_per_step()
@@ -180,7 +187,7 @@ def time_generation(workers: dict[str, Worker], config: Config) -> dict:
         cached = {'huggingface': (workers['torch_eager'], 'generate_cached')}
     short = min(config.model.block_size - 1, 255)
     many = config.bench.batch_size
-    result = {
+    result: dict[str, Any] = {
         'batch_1': _time_texts(sides | cached, config, 1, short),
         f'batch_{many}': _time_texts(sides | cached, config, many, short),
         'long': _time_texts(sides, config, 1, config.sample.max_new_tokens),
@@ -188,8 +195,10 @@ def time_generation(workers: dict[str, Worker], config: Config) -> dict:
     return {'ratio': result['batch_1'].get('ratio'), **result}
 
 
-def _time_texts(sides: dict[str, tuple[Worker, str]], config: Config, batch_size: int, tokens: int):
-    def timer(worker, method):
+def _time_texts(
+    sides: dict[str, tuple[Worker, str]], config: Config, batch_size: int, tokens: int
+) -> dict:
+    def timer(worker: Worker, method: str) -> Callable[[int], float]:
         return lambda n: worker.call(method, batch_size=batch_size, tokens=tokens, texts=n)
 
     timers = {name: timer(*side) for name, side in sides.items()}
@@ -205,13 +214,12 @@ def huggingface_has(config: Config) -> bool:
         and not hf_gpt2.lacking(model)
         and model.tied_head
         and model.activation != 'relu2'
-        and model.tied_head
         and not (model.qk_norm or model.scale_embedding)
     )
 
 
 def in_turns(
-    timers: dict[str, Callable[[int], float]], config: Config, tokens: int, trial: int
+    timers: Mapping[str, Callable[[int], float]], config: Config, tokens: int, trial: int
 ) -> dict[str, dict]:
     """Tokens a second of each side: A B C A B C ..., each turn about `turn_s` long.
 
@@ -250,7 +258,7 @@ def compare(measured: dict[str, dict]) -> dict:
         if name != 'jax':
             pairs = [a / b for a, b in zip(ours, figures['all'], strict=True)]
             ratios[name] = {'median': statistics.median(pairs), 'all': pairs}
-    result = {'sides': measured, 'ratios': ratios}
+    result: dict[str, Any] = {'sides': measured, 'ratios': ratios}
     torch_sides = [name for name in ratios if name.startswith('torch')]
     if torch_sides:
         best = max(torch_sides, key=lambda name: measured[name]['tokens_per_s'])

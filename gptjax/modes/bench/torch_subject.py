@@ -4,6 +4,7 @@ PyTorch and JAX so share neither threads nor GPU memory.
 """
 
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ def make_optimizer(twin: Twin, config: TrainConfig, fused: bool) -> torch.optim.
 class TorchSubject:
     """The twin and its optimizer, with the methods that a worker is asked for."""
 
-    def __init__(self, job: worker.Job):
+    def __init__(self, job: worker.Job) -> None:
         """Builds the model with the job's weights, in the job's mode: eager or compile."""
         torch.manual_seed(0)
         self.job = job
@@ -47,7 +48,7 @@ class TorchSubject:
             self.device, torch.bfloat16, enabled=config.model.dtype == 'bfloat16'
         )
         self.dtype = getattr(torch, config.model.dtype)
-        self.cached = None  # Hugging Face's model, made when it is asked for
+        self.cached: Any = None  # Hugging Face's model, made when it is asked for
         self.step = 0
 
     def gradients(self) -> dict[str, np.ndarray]:
@@ -56,7 +57,7 @@ class TorchSubject:
         loss = self._backward(0)
         arrays = self.twin.as_ours(lambda p: p.grad)
         self.optimizer.zero_grad(set_to_none=True)
-        return {'loss': np.float32(loss.item()), **arrays}
+        return {'loss': np.array(loss.item(), np.float32), **arrays}
 
     def parameters(self) -> dict[str, np.ndarray]:
         """All parameters as they are now."""
@@ -126,7 +127,7 @@ class TorchSubject:
             about['peak_bytes'] = torch.cuda.max_memory_allocated()
         return about | {'resident_bytes': worker.resident_bytes()}
 
-    def _backward(self, step: int):
+    def _backward(self, step: int) -> torch.Tensor:
         batch = self.job.batch(self.tokens, step)
         inputs_BT, targets_BT = (self._put(batch[name]) for name in ('inputs', 'targets'))
         with self.autocast:
@@ -134,7 +135,7 @@ class TorchSubject:
         loss.backward()
         return loss
 
-    def _put(self, array: np.ndarray):
+    def _put(self, array: np.ndarray) -> torch.Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(array)).long()
         if self.device == 'cuda':
             return tensor.pin_memory().to(self.device, non_blocking=True)
@@ -145,7 +146,7 @@ class TorchSubject:
             torch.cuda.synchronize()
 
 
-def as_huggingface(twin: Twin):
+def as_huggingface(twin: Twin) -> Any:
     """The same model and weights as transformers' GPT-2; biases that we lack are zero."""
     import transformers
 
@@ -180,7 +181,7 @@ def as_huggingface(twin: Twin):
     return model
 
 
-def _with_bias(name: str, module: nn.Module) -> dict[str, torch.Tensor]:
+def _with_bias(name: str, module: Any) -> dict[str, torch.Tensor]:
     weight, bias = module.weight, module.bias
     if bias is None:
         bias = torch.zeros(len(weight))

@@ -3,10 +3,13 @@
 Only this file and `torch_subject.py` import torch.
 """
 
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812, everybody's name for it
-from torch import nn
+from torch import Tensor, nn
 
 from gptjax.config import ModelConfig
 
@@ -24,7 +27,7 @@ def _norm(config: ModelConfig) -> nn.Module:
     return nn.LayerNorm(config.n_embd, eps=1e-5, bias=config.bias)
 
 
-def _rotate(x_BNTH, cos_TH, sin_TH):
+def _rotate(x_BNTH: Tensor, cos_TH: Tensor, sin_TH: Tensor) -> Tensor:
     a, b = x_BNTH.float().chunk(2, dim=-1)
     rotated = torch.cat([a * cos_TH - b * sin_TH, b * cos_TH + a * sin_TH], dim=-1)
     return rotated.type_as(x_BNTH)
@@ -33,7 +36,7 @@ def _rotate(x_BNTH, cos_TH, sin_TH):
 class Block(nn.Module):
     """As `gptjax.models.block.Block`, with one projection for queries, keys and values."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         d, hidden = config.n_embd, config.n_hidden or 4 * config.n_embd
@@ -43,7 +46,7 @@ class Block(nn.Module):
         self.down = nn.Linear(hidden, d, bias=config.bias)
         self.norm_attn, self.norm_mlp = _norm(config), _norm(config)
 
-    def attention(self, x_BTD, cos_TH, sin_TH):
+    def attention(self, x_BTD: Tensor, cos_TH: Tensor, sin_TH: Tensor) -> Tensor:
         config = self.config
         b, t, d = x_BTD.shape
         q, k, v = (
@@ -57,11 +60,11 @@ class Block(nn.Module):
         y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
         return self.out(y.transpose(1, 2).reshape(b, t, d))
 
-    def feed_forward(self, x_BTD):
+    def feed_forward(self, x_BTD: Tensor) -> Tensor:
         return self.down(ACTIVATIONS[self.config.activation](self.up(x_BTD)))
 
-    def add(self, x_BTD, branch, norm):
-        def drop(y):
+    def add(self, x_BTD: Tensor, branch: Callable, norm: nn.Module) -> Tensor:
+        def drop(y: Tensor) -> Tensor:
             return F.dropout(y, self.config.dropout, self.training)
 
         match self.config.norm_place:
@@ -69,10 +72,9 @@ class Block(nn.Module):
                 return x_BTD + drop(branch(norm(x_BTD)))
             case 'after':
                 return norm(x_BTD + drop(branch(x_BTD)))
-            case 'branch':
-                return x_BTD + norm(drop(branch(x_BTD)))
+        return x_BTD + norm(drop(branch(x_BTD)))
 
-    def forward(self, x_BTD, cos_TH, sin_TH):
+    def forward(self, x_BTD: Tensor, cos_TH: Tensor, sin_TH: Tensor) -> Tensor:
         x_BTD = self.add(x_BTD, lambda y: self.attention(y, cos_TH, sin_TH), self.norm_attn)
         return self.add(x_BTD, self.feed_forward, self.norm_mlp)
 
@@ -80,28 +82,34 @@ class Block(nn.Module):
 class Ngrams(nn.Module):
     """As `gptjax.models.ngram` and its tables: what the last tokens together add."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.rows = config.ngram_rows
         self.tables = nn.ModuleList(
             nn.Embedding(config.ngram_rows, config.n_embd) for _ in range(2, config.ngram + 1)
         )
 
-    def forward(self, tokens_BT):
-        total, most = 0, len(self.tables)
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        total: Any = 0
+        most = len(self.tables)
         before = F.pad(tokens_BT, (most, 0), value=-1).unfold(1, tokens_BT.shape[1], 1)
         for length, table in enumerate(self.tables, 2):
             hash_BT = torch.zeros_like(tokens_BT)
             for token_BT in before[:, most + 1 - length :].unbind(1):
                 hash_BT = ((hash_BT + token_BT + 1) * 0x9E3779B1) & 0xFFFFFFFF
                 hash_BT = hash_BT ^ (hash_BT >> 15)
-            total = total + table(hash_BT % table.num_embeddings)
+            total = total + table(hash_BT % self.rows)
         return total
 
 
 class Twin(nn.Module):
     """As `gptjax.models.decoder.Decoder`, for training: no cache."""
 
-    def __init__(self, config: ModelConfig, vocab_size: int):
+    cos: Tensor
+    sin: Tensor
+    waves: Tensor
+
+    def __init__(self, config: ModelConfig, vocab_size: int) -> None:
         super().__init__()
         self.config = config
         self.vocab_size = vocab_size
@@ -127,7 +135,7 @@ class Twin(nn.Module):
         waves = torch.stack([angle_TD.sin(), angle_TD.cos()], -1).reshape(config.block_size, -1)
         self.register_buffer('waves', waves, persistent=False)
 
-    def forward(self, tokens_BT, targets_BT=None):
+    def forward(self, tokens_BT: Tensor, targets_BT: Tensor | None = None) -> Tensor:
         """The mean loss with targets, the last position's logits without."""
         t = tokens_BT.shape[1]
         x_BTD = self.embed(tokens_BT)
@@ -149,7 +157,7 @@ class Twin(nn.Module):
         logits = self.head(x_BTD)[..., : self.vocab_size].float()
         return F.cross_entropy(logits.flatten(0, 1), targets_BT.flatten())
 
-    def pairs(self):
+    def pairs(self) -> Iterator[tuple[str, Any, slice, bool]]:
         """For each array of ours: its name, their parameter, the rows, whether transposed."""
         everything = slice(None)
         yield 'embed.embedding', self.embed.weight, everything, False
@@ -157,9 +165,9 @@ class Twin(nn.Module):
             yield f'embed_ngrams.last_{i}.embedding', table.weight, everything, False
         if self.config.position == 'learned':
             yield 'embed_pos.embedding', self.embed_pos.weight, everything, False
-        modules = {}
-        d = self.config.n_embd
-        for i, block in enumerate(self.blocks):
+        modules: dict[str, tuple[nn.Module, slice]] = {}
+        d, blocks = self.config.n_embd, cast(list[Block], self.blocks)
+        for i, block in enumerate(blocks):
             for j, name in enumerate(('query', 'key', 'value')):
                 modules[f'block_{i}.attn.{name}'] = block.qkv, slice(j * d, (j + 1) * d)
             modules[f'block_{i}.attn.out'] = block.out, everything
@@ -171,6 +179,7 @@ class Twin(nn.Module):
             modules['norm_final'] = self.norm_final, everything
         if not self.config.tied_head:
             modules['head'] = self.head, everything
+        module: Any  # A module's attributes have no types.
         for name, (module, rows) in modules.items():
             is_linear = isinstance(module, nn.Linear)
             yield f'{name}.{"kernel" if is_linear else "scale"}', module.weight, rows, is_linear
@@ -192,7 +201,7 @@ class Twin(nn.Module):
             shape = theirs.shape[::-1] if transposed else theirs.shape
             theirs.copy_(ours.reshape(shape).T if transposed else ours.reshape(shape))
 
-    def as_ours(self, of) -> dict[str, np.ndarray]:
+    def as_ours(self, of: Callable[[Any], Any]) -> dict[str, np.ndarray]:
         """Our view of some tensor of each parameter: `lambda p: p.grad`, for example."""
         views = {}
         for name, parameter, rows, transposed in self.pairs():

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -80,8 +80,8 @@ def resident_bytes() -> int:
     status = Path('/proc/self/status')
     if status.exists():
         # On Linux getrusage also counts the parent as it was at the fork, which may be larger.
-        kilobytes = int(re.search(r'VmHWM:\s+(\d+) kB', status.read_text())[1])
-        return kilobytes * 1024
+        (kilobytes,) = re.findall(r'VmHWM:\s+(\d+) kB', status.read_text())
+        return int(kilobytes) * 1024
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most * (1 if sys.platform == 'darwin' else 1024)
 
@@ -105,34 +105,36 @@ def serve(make_subject: Callable[[Job], Any]) -> None:
 class Worker:
     """The parent's side: a context in which the worker's methods can be called."""
 
-    def __init__(self, module: str, job: Job, env: dict[str, str] | None = None):
+    def __init__(self, module: str, job: Job, env: dict[str, str] | None = None) -> None:
         """Starts `python -m module` on a job."""
         self.module = module
-        self._process = subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, '-m', module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, **(env or {})},
         )
+        assert process.stdin and process.stdout
+        self._process, self._asks, self._answers = process, process.stdin, process.stdout
         self._send(job.to_json())
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
-        self._process.stdin.close()
-        self._process.stdout.close()
+    def __exit__(self, *_: object) -> None:
+        self._asks.close()
+        self._answers.close()
         self._process.wait()
 
-    def call(self, method: str, **arguments) -> Any:
+    def call(self, method: str, **arguments: int) -> Any:
         """The answer of a method of the worker's subject.
 
         Raises:
           UserError: the worker died; it said why on standard error.
         """
         self._send(json.dumps([method, arguments]))
-        line = self._process.stdout.readline()
+        line = self._answers.readline()
         if not line:
             raise UserError(
                 f'{self.module} ended with status {self._process.wait()} in {method}(); '
@@ -148,7 +150,7 @@ class Worker:
 
     def _send(self, line: str) -> None:
         try:
-            self._process.stdin.write(line + '\n')
-            self._process.stdin.flush()
+            self._asks.write(line + '\n')
+            self._asks.flush()
         except BrokenPipeError:
             pass  # `call` finds the end of the answers and says so.

@@ -19,13 +19,8 @@ def plot(rows: list[Row], title: str) -> 'Figure':
     lines = {
         players: ('train_loss', 'critic_loss', 'penalty'),
         likenesses: (
-            'unigram_distance',
-            'bigram_distance',
-            'length_distance',
-            'bigram_share',
-            'trigram_share',
-            'distinct_2',
-            'duplicates',
+            *('unigram_distance', 'bigram_distance', 'length_distance'),
+            *('bigram_share', 'trigram_share', 'distinct_2', 'duplicates'),
         ),
     }
     for axes, names in lines.items():

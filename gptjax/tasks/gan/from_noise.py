@@ -1,8 +1,13 @@
 """Noise -> sentences: one scan for the whole of them, and the same states again for a gradient."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+from jax import Array
 
+from gptjax.models.block import apply
 from gptjax.models.cache import Cache
 from gptjax.tasks.gan.model import Generator, Noise
 from gptjax.text.words import END, PAD, START, UNKNOWN
@@ -10,17 +15,17 @@ from gptjax.text.words import END, PAD, START, UNKNOWN
 FREE = -1  # in `forced`: the generator chooses
 
 
-def style(model: Generator, params, noise: Noise):
+def style(model: Generator, params: dict, noise: Noise) -> Array:
     """w (B, T, D) of some noise."""
-    return model.apply(params, noise.style_BTD, method='style')
+    return apply(model, params, noise.style_BTD, method='style')
 
 
-def word_logits(model: Generator, params, x_BSD, t_S):
+def word_logits(model: Generator, params: dict, x_BSD: Array, t_S: Array) -> Array:
     """Logits (B, S, V) of the words at some places; minus infinity for what no sentence has there.
 
     Real sentences are `gan.min_words` long at least, so <END> comes no sooner.
     """
-    logits_BSV = model.apply(params, x_BSD, method='logits')
+    logits_BSV = apply(model, params, x_BSD, method='logits')
     # Where what follows <END> is hidden from the critic, nobody needs padding.
     banned = [START, *([PAD] if model.gan.hide_after_end else [])]
     banned += [UNKNOWN] if model.gan.unknown == 'drop' else []
@@ -30,12 +35,19 @@ def word_logits(model: Generator, params, x_BSD, t_S):
     return jnp.where(too_soon_S1 & ends_V, -1e9, logits_BSV)
 
 
-def gumbel(key_B, t, vocab_size: int):
+def gumbel(key_B: Array, t: Array, vocab_size: int) -> Array:
     """Gumbel noise (B, V) of the word at place t: a function of the row's key and t."""
     return jax.vmap(lambda key: jax.random.gumbel(jax.random.fold_in(key, t), (vocab_size,)))(key_B)
 
 
-def write(model: Generator, params, w_BTD, noise: Noise, forced_BT=None, temperature=1.0):
+def write(
+    model: Generator,
+    params: dict,
+    w_BTD: Array,
+    noise: Noise,
+    forced_BT: Array | None = None,
+    temperature: float | Array = 1.0,
+) -> Array:
     """Writes sentences word by word in one scan: argmax, fed back.
 
     Args:
@@ -51,47 +63,46 @@ def write(model: Generator, params, w_BTD, noise: Noise, forced_BT=None, tempera
     if forced_BT is None:
         forced_BT = jnp.full((b, time), FREE)
 
-    def choose(x_BD, t, forced_B):
+    def choose(x_BD: Array, t: Array, forced_B: Array) -> Array:
         logits_BV = word_logits(model, params, x_BD, t)
         if model.gan.output.startswith('gumbel'):
             logits_BV += temperature * gumbel(noise.key_B, t, model.vocab_size)
         return jnp.where(forced_B == FREE, jnp.argmax(logits_BV, -1), forced_B).astype(jnp.int32)
 
-    def step_with_cache(carry, t_and_forced):
+    def step_with_cache(carry: tuple, t_and_forced: tuple) -> tuple:
         token_B, cache = carry
         t, forced_B = t_and_forced
         args = (token_B, t, w_BTD, noise, cache)
-        x_BD, cache = model.apply(params, *args, method='step')
+        x_BD, cache = apply(model, params, *args, method='step')
         token_B = choose(x_BD, t, forced_B)
         return (token_B, cache), token_B
 
-    def step_anew(ids_BT, t_and_forced):
+    def step_anew(ids_BT: Array, t_and_forced: tuple) -> tuple[Array, Array]:
         t, forced_B = t_and_forced
-        x_BD = model.apply(params, ids_BT, w_BTD, noise, t + 1, method='rewritten')
+        x_BD = apply(model, params, ids_BT, w_BTD, noise, t + 1, method='rewritten')
         token_B = choose(x_BD, t, forced_B)
         return ids_BT.at[:, t + 1].set(token_B), token_B
 
     if model.gan.causal:
-        carry = jnp.full(b, START), Cache.empty(model.cache_config, b, time - 1)
-        step = step_with_cache
+        step: Callable = step_with_cache
+        carry: Any = jnp.full(b, START), Cache.empty(model.cache_config, b, time - 1)
     else:
-        carry = jnp.full((b, time), PAD).at[:, 0].set(START)
-        step = step_anew
-    _, ids_SB = jax.lax.scan(step, carry, (jnp.arange(time - 1), forced_BT[:, 1:].T))
+        step, carry = step_anew, jnp.full((b, time), PAD).at[:, 0].set(START)
+    ids_SB: Array = jax.lax.scan(step, carry, (jnp.arange(time - 1), forced_BT[:, 1:].T))[1]
     return jnp.concatenate([jnp.full((b, 1), START), ids_SB.T], 1)
 
 
-def replay(model: Generator, params, ids_BT, w_BTD, noise: Noise):
+def replay(model: Generator, params: dict, ids_BT: Array, w_BTD: Array, noise: Noise) -> Array:
     """The hidden state (B, S, D) from which each word of finished sentences was chosen.
 
     A word that was fed back has no gradient, so this has the gradients of the loop that wrote it:
     where positions are causal all are computed at once, and else again one by one.
     """
     if model.gan.causal:
-        return model.apply(params, ids_BT, w_BTD, noise, method='replay')
+        return apply(model, params, ids_BT, w_BTD, noise, method='replay')
 
     @jax.checkpoint
-    def state(t):
-        return model.apply(params, ids_BT, w_BTD, noise, t, method='rewritten')
+    def state(t: Array) -> Array:
+        return apply(model, params, ids_BT, w_BTD, noise, t, method='rewritten')
 
     return jax.lax.map(state, jnp.arange(1, ids_BT.shape[1])).swapaxes(0, 1)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,11 @@ from gptjax.config import MeshConfig, SampleConfig
 from gptjax.errors import UserError
 from gptjax.generation.engine import whole_texts
 from gptjax.parallel.mesh import Layout
+from gptjax.tasks.base import LossTask
 from gptjax.tasks.gan import likeness, sentences
+
+if TYPE_CHECKING:
+    from gptjax.tasks.gan.task import Gan
 
 HOW_TO_JUDGE = (
     'For perplexity, and the samples of a word GPT beside these: train one on the same sentences '
@@ -21,7 +26,7 @@ HOW_TO_JUDGE = (
 JUDGED_ROWS = 64  # sentences judged at a time
 
 
-def compare(task, ours: Sequence, learnt: Sequence, held_out: Sequence) -> dict[str, dict]:
+def compare(task: 'Gan', ours: Sequence, learnt: Sequence, held_out: Sequence) -> dict[str, dict]:
     """All figures of generated sentences and of the baselines, by the name of the row."""
     draw = np.random.default_rng(0)
     lists = {
@@ -45,7 +50,7 @@ def compare(task, ours: Sequence, learnt: Sequence, held_out: Sequence) -> dict[
 class Judge:
     """A word-level language model of the same sentences, a line each."""
 
-    def __init__(self, workdir: Path, task):
+    def __init__(self, workdir: Path, task: 'Gan') -> None:
         """Loads the best checkpoint of a work directory.
 
         Raises:
@@ -64,6 +69,8 @@ class Judge:
                 'train the recipe configs/gan.py:judge'
             )
         self._task, self._judge = task, tasks.load(config, workdir)
+        assert isinstance(self._judge, LossTask)
+        self._loss = jax.jit(self._judge.loss)
         _, state = run_files.restore(self._judge, workdir, 'best', Layout(MeshConfig(), 1))
         self._params = state.params
         self._newline = int(self._judge.tokenizer.encode('\n')[0])
@@ -91,7 +98,6 @@ class Judge:
         encode, size = self._judge.tokenizer.encode, self._judge.config.model.block_size
         texts = (self._task.tokenizer.decode(ids) for ids in listed)
         ids = [[self._newline, *encode(text).tolist(), self._newline][: size + 1] for text in texts]
-        loss = jax.jit(self._judge.loss)
         sums = np.zeros(2)
         for first in range(0, len(ids), JUDGED_ROWS):
             rows_BT = np.zeros((JUDGED_ROWS, size + 1), np.int32)
@@ -99,5 +105,5 @@ class Judge:
             for i, row in enumerate(ids[first : first + JUDGED_ROWS]):
                 rows_BT[i, : len(row)], lengths_B[i] = row, len(row) - 1
             batch = {'inputs': rows_BT[:, :-1], 'targets': rows_BT[:, 1:], 'lengths': lengths_B}
-            sums += jax.device_get(loss(self._params, jax.tree.map(jnp.asarray, batch)))
+            sums += jax.device_get(self._loss(self._params, jax.tree.map(jnp.asarray, batch)))
         return float(np.exp(sums[0] / sums[1]))

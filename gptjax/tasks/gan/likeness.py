@@ -48,7 +48,7 @@ def distance(ours: Iterable[Hashable], theirs: Iterable[Hashable]) -> float:
     p, q = (np.array([c[key] for key in keys]) / c.total() for c in (a, b))
     middle = (p + q) / 2
 
-    def divergence(x):
+    def divergence(x: np.ndarray) -> float:
         some = x > 0
         return np.sum(x[some] * np.log2(x[some] / middle[some]))
 
@@ -65,7 +65,7 @@ def lengths(sentences: Iterable[Sentence]) -> list[int]:
     return [len(sentence) // LENGTH_BIN for sentence in sentences]
 
 
-def share_known(sentences, real, n: int) -> float:
+def share_known(sentences: Iterable[Sentence], real: Iterable[Sentence], n: int) -> float:
     """Share of the n-grams of some sentences that occur in real ones; 0 if there are none."""
     known, ours = set(ngrams(real, n)), ngrams(sentences, n)
     return sum(gram in known for gram in ours) / max(len(ours), 1)

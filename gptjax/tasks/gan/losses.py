@@ -1,10 +1,13 @@
 """The losses of the two players and the gradient penalty."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 
-def critic_loss(kind: str, real_B, fake_B):
+def critic_loss(kind: str, real_B: Array, fake_B: Array) -> Array:
     """What the critic lowers, a mean over the rows.
 
     'wgan' is the Wasserstein distance's negative (Arjovsky et al., 2017,
@@ -16,12 +19,12 @@ def critic_loss(kind: str, real_B, fake_B):
     return jnp.mean(jax.nn.softplus(-real_B)) + jnp.mean(jax.nn.softplus(fake_B))
 
 
-def generator_loss(kind: str, fake_B):
+def generator_loss(kind: str, fake_B: Array) -> Array:
     """What the generator lowers: the non-saturating form, from the sources of `critic_loss`."""
     return -jnp.mean(fake_B) if kind == 'wgan' else jnp.mean(jax.nn.softplus(-fake_B))
 
 
-def gradient_penalty(score_fn, x_BSD, table_VD):
+def gradient_penalty(score_fn: Callable[[Array], Array], x_BSD: Array, table_VD: Array) -> Array:
     """Mean of (norm of the gradient - 1)^2 (Gulrajani et al., 2017, https://arxiv.org/abs/1704.00028).
 
     Args:

@@ -7,6 +7,7 @@ The suffixes of names are those of `models/block.py`. A row of T ids is <START> 
 import dataclasses
 import functools
 import itertools
+from collections.abc import Iterator
 
 import flax.linen as nn
 import flax.struct
@@ -15,13 +16,12 @@ import jax.numpy as jnp
 
 from gptjax.config import GanConfig, ModelConfig
 from gptjax.models.attention import Attention, unit_rms
-from gptjax.models.block import FeedForward, add_branch, make_blocks, norm, sinusoids
+from gptjax.models.block import Block, FeedForward, add_branch, make_blocks, norm, sinusoids
 from gptjax.models.cache import Cache, LayerCache
 from gptjax.models.linear import dense
 
 
-@flax.struct.dataclass
-class Noise:
+class Noise(flax.struct.PyTreeNode):
     """All that is random in a batch of sentences, drawn once: each row's depends on its key alone.
 
     A position keeps its noise when it is computed again; the original drew it anew for every word.
@@ -32,22 +32,22 @@ class Noise:
     key_B: jax.Array  # typed keys, for Gumbel noise
 
 
-def draw_noise(config: ModelConfig, gan: GanConfig, key, row_B) -> Noise:
+def draw_noise(config: ModelConfig, gan: GanConfig, key: jax.Array, row_B: jax.Array) -> Noise:
     """The noise of some rows: a function of the key and of each row's number."""
     key_B = jax.vmap(functools.partial(jax.random.fold_in, key))(row_B)
     time, width = config.block_size, config.n_embd
     style_width = 1 if gan.noise_width == 'one' else width
 
-    def draw(key, shape):
+    def draw(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         match gan.noise:
             case 'normal':
                 return jax.random.normal(key, shape)
             case 'uniform':
                 return jax.random.uniform(key, shape, minval=-1.0)
-            case 'truncated':
+            case _:  # truncated
                 return jax.random.truncated_normal(key, -2.0, 2.0, shape)
 
-    def draw_row(key):
+    def draw_row(key: jax.Array) -> Noise:
         style_key, place_key, gumbel_key = jax.random.split(key, 3)
         style_TD = jnp.broadcast_to(draw(style_key, (time, style_width)), (time, width))
         place_TLD = draw(place_key, (time, 1 + gan.n_noise_layer, style_width))
@@ -109,7 +109,7 @@ class Generator(nn.Module):
     gan: GanConfig
     vocab_size: int
 
-    def setup(self):
+    def setup(self) -> None:
         config, gan = self.config, self.gan
         self.mapping = [
             # Small weights would make of eight layers a constant.
@@ -139,18 +139,18 @@ class Generator(nn.Module):
         layers = 2 * self.gan.n_noise_layer + self.gan.n_plain_layer
         return dataclasses.replace(self.config, n_layer=layers)
 
-    def __call__(self, ids_BT, noise: Noise):
+    def __call__(self, ids_BT: jax.Array, noise: Noise) -> jax.Array:
         """All logits (B, S, V), so that every parameter is made."""
         return self.logits(self.replay(ids_BT, self.style(noise.style_BTD), noise))
 
-    def style(self, noise_BTD):
+    def style(self, noise_BTD: jax.Array) -> jax.Array:
         """w: the noise after the mapping; with activations between, or the layers were one."""
         x_BTD = unit_rms(noise_BTD)
         for i, layer in enumerate(self.mapping):
             x_BTD = layer(nn.gelu(x_BTD) if i else x_BTD)
         return x_BTD
 
-    def logits(self, x_BSD):
+    def logits(self, x_BSD: jax.Array) -> jax.Array:
         """The output head, in float32."""
         return self.head(x_BSD).astype(jnp.float32)
 
@@ -163,14 +163,16 @@ class Generator(nn.Module):
         w_BTD: jax.Array,
         noise_BTLD: jax.Array,
         cache: Cache | None = None,
-    ) -> tuple[jax.Array, list[LayerCache | None]]:
-        """The blocks, on embedded inputs, and the caches of all their attentions."""
-        layers: list[LayerCache | None] = []
-        cached = itertools.repeat(None) if cache is None else map(cache.layer, itertools.count())
+    ) -> tuple[jax.Array, list[LayerCache]]:
+        """The blocks, on embedded inputs, and the caches of all their attentions, if any."""
+        layers: list[LayerCache] = []
+        cached: Iterator[LayerCache | None] = (
+            itertools.repeat(None) if cache is None else map(cache.layer, itertools.count())
+        )
         if self.config.position == 'sinusoidal':
             x_BTD += sinusoids(pos_BT, self.config.n_embd).astype(x_BTD.dtype)
-        for i, block in enumerate(self.noise_blocks):
-            x_BTD, pair = block(
+        for i, noise_block in enumerate(self.noise_blocks):
+            x_BTD, pair = noise_block(
                 x_BTD,
                 pos_BT,
                 mask_BTS,
@@ -178,10 +180,10 @@ class Generator(nn.Module):
                 noise_BTD=noise_BTLD[:, :, i + 1],
                 cached=(next(cached), next(cached)),
             )
-            layers += pair
+            layers += [layer for layer in pair if layer is not None]
         for block in self.blocks:
             x_BTD, layer = block(x_BTD, pos_BT, mask_BTS, next(cached))
-            layers.append(layer)
+            layers += [layer] if layer is not None else []
         return self.norm_final(x_BTD), layers
 
     def replay(self, ids_BT: jax.Array, w_BTD: jax.Array, noise: Noise) -> jax.Array:
@@ -209,7 +211,9 @@ class Generator(nn.Module):
         )
         return x_BTD[:, 0], cache.advance(1, layers)
 
-    def rewritten(self, ids_BT, w_BTD, noise: Noise, t):
+    def rewritten(
+        self, ids_BT: jax.Array, w_BTD: jax.Array, noise: Noise, t: jax.Array
+    ) -> jax.Array:
         """The hidden state (B, D) of word t, from the words before it and fresh noise at t.
 
         As the original: all of these see each other, so nothing of it can be kept for t + 1.
@@ -223,7 +227,7 @@ class Generator(nn.Module):
         )
         return jax.lax.dynamic_index_in_dim(x_BTD, t, 1, keepdims=False)
 
-    def _causal_inputs(self, ids_BT, place_BTLD):
+    def _causal_inputs(self, ids_BT: jax.Array, place_BTLD: jax.Array) -> jax.Array:
         return self.embed(ids_BT) + self.noise_scale * place_BTLD[:, :, 0].astype(self.config.dtype)
 
 
@@ -234,7 +238,7 @@ class Critic(nn.Module):
     gan: GanConfig
     vocab_size: int
 
-    def setup(self):
+    def setup(self) -> None:
         config, gan = self.config, self.gan
         init = nn.initializers.normal(config.n_embd**-0.5)
         self.embed = nn.Embed(
@@ -248,17 +252,17 @@ class Critic(nn.Module):
         self.norm_final = norm(config, None)
         self.head = dense(config, 1, None, bias=True, std=config.n_embd**-0.5)
 
-    def embed_ids(self, ids_BS):
+    def embed_ids(self, ids_BS: jax.Array) -> jax.Array:
         """Embedded words (B, S, D): what one-hot rows times the table would be."""
         return self.embed(ids_BS)
 
-    def __call__(self, e_BSD):
+    def __call__(self, e_BSD: jax.Array) -> jax.Array:
         """Scores (B,), float32, of embedded words, or of mixtures of them; zeros are no word."""
         config, (b, s) = self.config, e_BSD.shape[:2]
         places_BSD = jnp.broadcast_to(sinusoids(jnp.arange(s)[None], config.n_embd), e_BSD.shape)
         x_BSD = self.join(jnp.concatenate([e_BSD, places_BSD.astype(e_BSD.dtype)], -1))
 
-        def through(blocks, x_BSD):
+        def through(blocks: list[Block], x_BSD: jax.Array) -> jax.Array:
             pos_BS = jnp.arange(x_BSD.shape[1])[None]
             everything_BTS = jnp.ones((1, 1, x_BSD.shape[1]), bool)
             for block in blocks:

@@ -1,16 +1,22 @@
 """Two players: what the generator writes, what the critic makes of it, and the loss of each."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from gptjax.config import Config
+from gptjax.models.block import apply
 from gptjax.tasks.gan import from_noise, losses
-from gptjax.tasks.gan.model import Critic, Generator, draw_noise
+from gptjax.tasks.gan.model import Critic, Generator, Noise, draw_noise
 from gptjax.tasks.gan.spectral import spectrally_normalized
 from gptjax.text.words import END
-from gptjax.training.losses import cross_entropy
+from gptjax.training.losses import Sums, cross_entropy
+from gptjax.training.steps import Metrics
+
+Rows = tuple[Array, Array, Noise]  # ids of real and of generated rows, the noise of the latter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,25 +27,23 @@ class Players:
     generator: Generator
     critic: Critic
 
-    def init(self, key) -> dict:
+    def init(self, key: Array) -> dict:
         """Fresh parameters of both."""
         model = self.config.model
         generator_key, critic_key = jax.random.split(key)
         ids_BT = jnp.zeros((1, model.block_size), jnp.int32)
-        row_B = jnp.zeros(1, jnp.int32)
-        noise = draw_noise(model, self.config.gan, key, row_B)
+        noise = draw_noise(model, self.config.gan, key, ids_BT[:, 0])
         e_BSD = jnp.zeros((1, model.block_size - 1, model.n_embd))
-        args = (e_BSD, ids_BT)
         return {
             'generator': self.generator.init(generator_key, ids_BT, noise),
-            'critic': self.critic.init(critic_key, *args, method=_score_and_embed),
+            'critic': self.critic.init(critic_key, e_BSD, ids_BT, method=_score_and_embed),
         }
 
-    def author(self, params):
+    def author(self, params: dict) -> dict:
         """The generator's parameters that write what people see, among those of a train state."""
         return params['average' if self.config.gan.average else 'generator']
 
-    def cross_entropy(self, params, ids_BT, noise):
+    def cross_entropy(self, params: dict, ids_BT: Array, noise: Noise) -> Sums:
         """(sum of nats, number of words) of real sentences, each word given those before it."""
         w_BTD = from_noise.style(self.generator, params, noise)
         x_BSD = from_noise.replay(self.generator, params, ids_BT, w_BTD, noise)
@@ -48,13 +52,13 @@ class Players:
         )
         return cross_entropy(logits_BSV, ids_BT[:, 1:], self.lengths(ids_BT))
 
-    def lengths(self, ids_BT):
+    def lengths(self, ids_BT: Array) -> Array:
         """How many ids there are after <START>, up to <END> or to the end of the row."""
         s = ids_BT.shape[1] - 1
         is_end_BS = ids_BT[:, 1:] == END
         return jnp.where(is_end_BS.any(1), is_end_BS.argmax(1) + 1, s)
 
-    def write(self, params, key, row_B, turns: int):
+    def write(self, params: dict, key: Array, row_B: Array, turns: int) -> tuple[Noise, Array]:
         """A batch of sentences for each of some turns, all written in the same scan.
 
         Returns:
@@ -62,7 +66,7 @@ class Players:
         """
         config, model = self.config, self.generator
 
-        def draw(turn):
+        def draw(turn: Array) -> Noise:
             return draw_noise(config.model, config.gan, jax.random.fold_in(key, turn), row_B)
 
         # The rows' axis comes first, so that they stay on the devices that have the batch's rows.
@@ -72,7 +76,9 @@ class Players:
         ids = ids_BT.reshape(len(row_B), turns, -1)
         return jax.tree.map(lambda x: x.swapaxes(0, 1), (noise, ids))
 
-    def show(self, params, critic_params, ids_BT, noise, *, learning: bool):
+    def show(
+        self, params: dict, critic_params: dict, ids_BT: Array, noise: Noise, *, learning: bool
+    ) -> Array:
         """What the critic sees of written sentences, embedded (B, S, D).
 
         The critic's table turns a softmax into a mixture of D numbers. So nothing of the size
@@ -88,7 +94,7 @@ class Players:
             return self._embed(critic_params, ids_BT)
 
         @jax.checkpoint
-        def mixture(x_BCD, t_C):
+        def mixture(x_BCD: Array, t_C: Array) -> Array:
             logits_BCV = from_noise.word_logits(model, params, x_BCD, t_C)
             if output.startswith('gumbel'):
                 drawn_CBV = jax.vmap(from_noise.gumbel, (None, 0, None))(
@@ -107,17 +113,20 @@ class Players:
         hard_BSD = self._embed(critic_params, ids_BT)
         return hard_BSD + soft_BSD - jax.lax.stop_gradient(soft_BSD)
 
-    def critic_loss(self, params, generator_params, ids_BT, fake_BT, noise, key, row_B, level):
-        """(what the critic lowers, what there is to see of it) of a batch and as many fakes.
+    def critic_loss(
+        self, params: dict, writer: dict, rows: Rows, key: Array, row_B: Array, level: Array
+    ) -> tuple[Array, Metrics]:
+        """Returns (loss, metrics) of the critic on a batch of real and as many generated rows.
 
         Args:
           params: the critic's.
+          writer: the parameters of the generator that wrote the rows.
           level: of the diffusion noise, 0 to 1.
         """
-        gan = self.config.gan
+        gan, (ids_BT, fake_BT, noise) = self.config.gan, rows
         mix_key, real_key, fake_key = jax.random.split(key, 3)
         real_BSD = self._cut(self._embed(params, ids_BT), ids_BT)
-        fake_BSD = self.show(generator_params, params, fake_BT, noise, learning=False)
+        fake_BSD = self.show(writer, params, fake_BT, noise, learning=False)
         real_BSD = self._diffuse(params, real_BSD, level, real_key, row_B)
         fake_BSD = self._diffuse(params, self._cut(fake_BSD, fake_BT), level, fake_key, row_B)
         # Side by side in a row's place, so that both stay on that row's device.
@@ -142,9 +151,11 @@ class Players:
         }
         return loss + gan.penalty * penalty, seen
 
-    def generator_loss(self, params, critic_params, ids_BT, fake_BT, noise, key, row_B, level):
-        """(what the generator lowers, its adversarial part); the real rows are for the anchor."""
-        gan = self.config.gan
+    def generator_loss(
+        self, params: dict, critic_params: dict, rows: Rows, key: Array, row_B: Array, level: Array
+    ) -> Sums:
+        """Returns (loss, its adversarial part) of the generator; real rows serve the anchor."""
+        gan, (ids_BT, fake_BT, noise) = self.config.gan, rows
         fake_BSD = self.show(params, critic_params, fake_BT, noise, learning=True)
         fake_BSD = self._cut(fake_BSD, fake_BT)
         fake_BSD = self._diffuse(critic_params, fake_BSD, level, key, row_B)
@@ -154,13 +165,13 @@ class Players:
         nats, words = self.cross_entropy(params, ids_BT, noise)
         return loss + gan.anchor * nats / words, loss
 
-    def score(self, params, e_BSD):
+    def score(self, params: dict, e_BSD: Array) -> Array:
         """The critic's scores (B,) of embedded sentences."""
         if self.config.gan.spectral_norm:
             params = spectrally_normalized(params)
-        return self.critic.apply(params, e_BSD)
+        return apply(self.critic, params, e_BSD)
 
-    def _cut(self, e_BSD, ids_BT):
+    def _cut(self, e_BSD: Array, ids_BT: Array) -> Array:
         """Nothing where <END> is over, if that is to be hidden.
 
         Not by a mask in the attention: a critic told real from fake by the mask, which no gradient
@@ -169,17 +180,17 @@ class Players:
         seen_BS = jnp.arange(e_BSD.shape[1]) < self.lengths(ids_BT)[:, None]
         return e_BSD * seen_BS[..., None] if self.config.gan.hide_after_end else e_BSD
 
-    def _embed(self, params, ids_BT):
-        return self.critic.apply(params, ids_BT[:, 1:], method='embed_ids')
+    def _embed(self, params: dict, ids_BT: Array) -> Array:
+        return apply(self.critic, params, ids_BT[:, 1:], method='embed_ids')
 
-    def _diffuse(self, params, e_BSD, level, key, row_B):
+    def _diffuse(self, params: dict, e_BSD: Array, level: Array, key: Array, row_B: Array) -> Array:
         """Noise of a random strength up to the level, for real and fake alike."""
         most = self.config.gan.diffusion
         if not most:
             return e_BSD
         size = jax.lax.stop_gradient(jnp.sqrt(jnp.mean(jnp.square(table(params)))))
 
-        def draw(row):
+        def draw(row: Array) -> tuple[Array, Array]:
             strength_key, noise_key = jax.random.split(jax.random.fold_in(key, row))
             return jax.random.uniform(strength_key), jax.random.normal(noise_key, e_BSD.shape[1:])
 
@@ -188,11 +199,11 @@ class Players:
         return jnp.sqrt(1 - variance_B11) * e_BSD + jnp.sqrt(variance_B11) * size * noise_BSD
 
 
-def _score_and_embed(critic: Critic, e_BSD, ids_BS):
+def _score_and_embed(critic: Critic, e_BSD: Array, ids_BS: Array) -> tuple[Array, Array]:
     return critic(e_BSD), critic.embed_ids(ids_BS)
 
 
-def _by_chunks(fn, x_BSD, chunk: int):
+def _by_chunks(fn: Callable, x_BSD: Array, chunk: int) -> Array:
     """fn(x_BCD, places) of all places, `chunk` at a time, or at once if that is 0."""
     b, s, d = x_BSD.shape
     if not chunk or chunk >= s:
@@ -205,6 +216,6 @@ def _by_chunks(fn, x_BSD, chunk: int):
     return out_PBCD.swapaxes(0, 1).reshape(b, -1, d)[:, :s]
 
 
-def table(critic_params):
+def table(critic_params: dict) -> Array:
     """The critic's words (V, D)."""
     return critic_params['params']['embed']['embedding']

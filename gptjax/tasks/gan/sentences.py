@@ -8,8 +8,9 @@ held in memory: a row is 2 bytes a token, where one-hot rows were 4 bytes a toke
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -78,7 +79,9 @@ def to_words(sentence: str, gan: GanConfig) -> list[str]:
     return [w for w in parts if any(map(str.isalnum, w)) or (w != '\n' and not gan.letters_only)]
 
 
-def to_rows(sentences: Iterable[list[str]], tokenizer: WordTokenizer, block_size: int):
+def to_rows(
+    sentences: Iterable[list[str]], tokenizer: WordTokenizer, block_size: int
+) -> np.ndarray:
     """Sentences of at most block_size - 2 words -> (N, block_size) ids."""
     sentences = list(sentences)
     dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
@@ -122,13 +125,16 @@ def random_rows(
     return {'ids': rows_NT[chosen].astype(np.int32), 'row': row}
 
 
-def _splits(source, data: DataConfig, gan: GanConfig, sha256: str, say: Say):
+def _splits(
+    source: Source, data: DataConfig, gan: GanConfig, sha256: str, say: Say
+) -> tuple[Iterable[str], Iterable[str]]:
     """(texts to learn from, held-out texts); a sentence that occurs in both is held out."""
     if source.val:
         train = _split_once(Source(source.train, (), source.marked), data, gan, sha256 + 't', say)
         val = _split_once(Source(source.val, (), source.marked), data, gan, sha256 + 'v', say)
     else:
-        first = {}  # Each sentence once, before some are held out, or none might be left to learn.
+        # Each sentence once, before some are held out, or none might be left to learn.
+        first: dict[str, int] = {}
         for number, text in _split_once(source, data, gan, sha256, say):
             first.setdefault(text, number)
         train, val = _hold_out([(number, text) for text, number in first.items()], data)
@@ -148,7 +154,9 @@ def _hold_out(sentences: Numbered, data: DataConfig) -> tuple[Numbered, Numbered
     return train, [pair for pair in sentences if pair[0] in chosen]
 
 
-def _split_once(source: Source, data: DataConfig, gan: GanConfig, sha256: str, say: Say):
+def _split_once(
+    source: Source, data: DataConfig, gan: GanConfig, sha256: str, say: Say
+) -> Numbered:
     """All sentences of a text, from the cache if it was split before."""
     recipe = [sha256, gan.splitter, data.normalize, data.lowercase, source.marked]
     name = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
@@ -163,7 +171,9 @@ def _split_once(source: Source, data: DataConfig, gan: GanConfig, sha256: str, s
     return [(number, text) for number, text in json.loads(path.read_text())]
 
 
-def _split(source: Source, data: DataConfig, segment, *, by_line: bool) -> Iterator[tuple]:
+def _split(
+    source: Source, data: DataConfig, segment: Callable[[str], Iterable[str]], *, by_line: bool
+) -> Iterator[tuple[int, str]]:
     """Where a line is a sentence, it is a document too: lines can then be held out at random."""
     line_number, text = 0, ''
     for piece in read(source):
@@ -180,7 +190,7 @@ def _split(source: Source, data: DataConfig, segment, *, by_line: bool) -> Itera
         text = ''
 
 
-def _pysbd():
+def _pysbd() -> Any:
     try:
         import pysbd
     except ImportError:

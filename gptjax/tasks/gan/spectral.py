@@ -2,13 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
-from gptjax.models.linear import matrix_shape
+from gptjax.models.linear import KeyPath, matrix_shape
 
 ITERATIONS = 8
 
 
-def spectrally_normalized(params):
+def spectrally_normalized(params: dict) -> dict:
     """Divides each matrix by its largest singular value (Miyato et al., 2018, 1802.05957).
 
     Power iteration from a fixed start, anew each time, so that a resumed run needs no vectors of
@@ -21,11 +22,11 @@ def spectrally_normalized(params):
     )
 
 
-def _largest_singular_value(path, kernel):
+def _largest_singular_value(path: KeyPath, kernel: Array) -> Array:
     matrix = kernel.reshape(matrix_shape(path[-2].key, kernel.shape))
     frozen = jax.lax.stop_gradient(matrix)
 
-    def turn(_, v):
+    def turn(_: int | Array, v: Array) -> Array:
         u = frozen @ v
         v = frozen.T @ (u / (jnp.linalg.norm(u) + 1e-12))
         return v / (jnp.linalg.norm(v) + 1e-12)

@@ -10,12 +10,13 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import optax
+from jax import Array
 
 from gptjax.config import Config, GanConfig, TrainConfig
 from gptjax.tasks.gan.model import draw_noise
 from gptjax.tasks.gan.players import Players
 from gptjax.training.optim import Optimizer, make_optimizer
-from gptjax.training.steps import Metrics, TrainState, step_key
+from gptjax.training.steps import Batch, Metrics, TrainState, step_key
 
 DIFFUSION_EVERY, DIFFUSION_STEP = 4, 0.01  # steps between changes of the level, and their size
 SEEN = ('critic_loss', 'penalty', 'score_gap', 'confidence', 'critic_grad_norm')
@@ -28,7 +29,7 @@ class Adversaries:
     config: Config
     players: Players
 
-    def init_state(self, key) -> TrainState:
+    def init_state(self, key: Array) -> TrainState:
         """Fresh parameters of both players, and the state of all that drives them."""
         params = self._averaged(self.players.init(key))
         opt_state = {
@@ -46,7 +47,7 @@ class Adversaries:
             opt_state['pretrain'] = self._optimizer('pretrain').rule.init(params['generator'])
         return TrainState(jnp.int32(0), jax.random.key_data(key), params, opt_state)
 
-    def train_step(self, state: TrainState, batch) -> tuple[TrainState, Metrics]:
+    def train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """One step of the generator and those of the critic before it, or one of pre-training.
 
         Args:
@@ -57,10 +58,10 @@ class Adversaries:
             return self._play(state, batch)
         return jax.lax.cond(state.step < first, self._pretrain, self._play, state, batch)
 
-    def _pretrain(self, state: TrainState, batch) -> tuple[TrainState, Metrics]:
+    def _pretrain(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         noise = draw_noise(self.config.model, self.config.gan, step_key(state), batch['row'])
 
-        def loss_fn(params):
+        def loss_fn(params: dict) -> Array:
             nats, words = self.players.cross_entropy(params, batch['ids'][:, 0], noise)
             return nats / words
 
@@ -73,7 +74,7 @@ class Adversaries:
         params = self._averaged(state.params | {'generator': params})
         return TrainState(state.step + 1, state.key, params, opt_state), metrics
 
-    def _play(self, state: TrainState, batch) -> tuple[TrainState, Metrics]:
+    def _play(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         gan = self.config.gan
         key, level = step_key(state), state.opt_state['diffusion']
         balance = state.opt_state['balance']
@@ -82,14 +83,14 @@ class Adversaries:
         old, row_B = state.params['generator'], batch['row']
         noise, fakes = self.players.write(old, key, row_B, gan.n_critic + 1)
 
-        def turn(carry, of_turn):
-            i, *of_turn = of_turn
+        def turn(carry: tuple, of_turn: tuple) -> tuple[tuple, None]:
+            i, *arrays = of_turn
 
-            def learn(carry):
+            def learn(carry: tuple) -> tuple:
                 params, opt_state, _ = carry
                 turn_key = jax.random.fold_in(key, gan.n_critic + 1 + i)
                 grads, seen = jax.grad(self.players.critic_loss, has_aux=True)(
-                    params, old, *of_turn, turn_key, row_B, level
+                    params, old, tuple(arrays), turn_key, row_B, level
                 )
                 seen |= {'critic_grad_norm': optax.tree.norm(grads)}
                 params, opt_state = self._update('critic', params, grads, {'critic': opt_state})
@@ -109,7 +110,7 @@ class Adversaries:
         last_key = jax.random.fold_in(key, 2 * gan.n_critic + 1)
         (critic, critic_state, seen), _ = jax.lax.scan(turn, carry, turns)
 
-        args = (critic, reals[0], *for_generator, last_key, row_B, level)
+        args = (critic, (reals[0], *for_generator), last_key, row_B, level)
         value_and_grad = jax.value_and_grad(self.players.generator_loss, has_aux=True)
         (_, loss), grads = value_and_grad(old, *args)
         new, new_state = self._update('generator', old, grads, state.opt_state)
@@ -134,7 +135,7 @@ class Adversaries:
         metrics |= {'n_critic': jnp.float32(balance['n'] if gan.adaptive else gan.n_critic)}
         return TrainState(state.step + 1, state.key, params, opt_state), metrics
 
-    def _averaged(self, params, decay: float = 0.0):
+    def _averaged(self, params: dict, decay: float = 0.0) -> dict:
         """The parameters with the mean of the generator's (Yazici et al., 2018, 1806.04498).
 
         Players circle around where they should meet, and the mean of a circle is its centre. With a
@@ -147,7 +148,7 @@ class Adversaries:
             new = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, params['average'], new)
         return params | {'average': new}
 
-    def _metrics(self, loss, grads, params, rate) -> Metrics:
+    def _metrics(self, loss: Array, grads: dict, params: dict, rate: Array) -> Metrics:
         return dict.fromkeys((*SEEN, 'diffusion', 'n_critic'), jnp.float32(0)) | {
             'loss': loss,
             'grad_norm': optax.tree.norm(grads),
@@ -158,21 +159,25 @@ class Adversaries:
     def _optimizer(self, player: str) -> Optimizer:
         return make_optimizer(player_config(self.config, player))
 
-    def _update(self, player: str, params, grads, opt_state):
+    def _update(
+        self, player: str, params: dict, grads: dict, opt_state: dict
+    ) -> tuple[dict, optax.OptState]:
         updates, new = self._optimizer(player).rule.update(grads, opt_state[player], params)
         return optax.apply_updates(params, updates), new
 
 
-def new_level(gan: GanConfig, step, level, confidence):
+def new_level(gan: GanConfig, step: Array, level: Array, confidence: Array) -> Array:
     """Diffusion-GAN's rule (Wang et al., 2022, https://arxiv.org/abs/2206.02262)."""
     change = DIFFUSION_STEP * jnp.sign(confidence - gan.diffusion_target)
     return jnp.where(step % DIFFUSION_EVERY == 0, jnp.clip(level + change, 0, 1), level)
 
 
-def new_balance(gan: GanConfig, before, critic_loss, generator_loss):
+def new_balance(
+    gan: GanConfig, before: dict, critic_loss: Array, generator_loss: Array
+) -> dict[str, Array]:
     """Whose loss changed faster learns more (Ouyang et al., 2021, https://arxiv.org/abs/2008.12463)."""
 
-    def change(new, old):
+    def change(new: Array, old: Array) -> Array:
         return jnp.abs(new - old) / jnp.maximum(jnp.abs(old), 1e-8)
 
     faster = change(critic_loss, before['critic_loss']) > gan.adaptive_ratio * change(

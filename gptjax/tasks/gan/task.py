@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,17 +28,18 @@ from gptjax.files import DamagedError, read_object, write_atomically
 from gptjax.generation.engine import Piece
 from gptjax.parallel.mesh import Layout
 from gptjax.tasks import sizes
-from gptjax.tasks.base import BaseTask
+from gptjax.tasks.base import BaseTask, hashes
 from gptjax.tasks.gan import curves, from_noise, judge, likeness, sentences
 from gptjax.tasks.gan.model import Critic, Generator
 from gptjax.tasks.gan.players import Players
 from gptjax.tasks.gan.step import Adversaries
 from gptjax.tasks.gan.writer import Writer
 from gptjax.tasks.protocols import Report
-from gptjax.tasks.reads import every
+from gptjax.tasks.reads import Reads, every
 from gptjax.text import corpora, tokenizers
 from gptjax.text.clean import clean
 from gptjax.text.reading import file_sha256
+from gptjax.text.words import WordTokenizer
 from gptjax.training import steps
 from gptjax.training.metrics import Row
 
@@ -64,7 +64,7 @@ class Gan(BaseTask):
 
     config: Config
     sentences: sentences.Sentences
-    reads: ClassVar = {
+    reads: ClassVar[Reads] = {
         'model': every(ModelConfig, but=UNREAD_MODEL),
         'data': every(DataConfig, but=('order',)),
         'train': every(TrainConfig, but=UNREAD_TRAIN),
@@ -96,8 +96,9 @@ class Gan(BaseTask):
         for name, path in zip(SPLITS, paths, strict=True):
             if file_sha256(path) != about[f'{name}_sha256']:
                 raise DamagedError(f'{path} is not what was saved')
-        splits = [np.load(path, allow_pickle=False) for path in paths]
-        return cls(config, sentences.Sentences(tokenizer, *splits, about['sha256']))
+        train, val = (np.load(path, allow_pickle=False) for path in paths)
+        assert isinstance(tokenizer, WordTokenizer)
+        return cls(config, sentences.Sentences(tokenizer, train, val, about['sha256']))
 
     def save(self, workdir: Path) -> None:
         """Leaves in a work directory all that sampling and evaluation need besides parameters."""
@@ -109,7 +110,7 @@ class Gan(BaseTask):
         write_atomically(workdir / 'data.json', json.dumps(about, indent=1).encode())
 
     @property
-    def tokenizer(self):
+    def tokenizer(self) -> WordTokenizer:
         """What the words are."""
         return self.sentences.tokenizer
 
@@ -129,7 +130,7 @@ class Gan(BaseTask):
         return self.adversaries.init_state(key)
 
     @property
-    def train_step(self):
+    def train_step(self) -> steps.TrainStep:
         """(state, batch) -> (state, metrics), pure."""
         return self.adversaries.train_step
 
@@ -245,14 +246,14 @@ class Gan(BaseTask):
 
     def fingerprint(self) -> dict[str, Any]:
         """What has to be the same for a run to be continued."""
-        vocabulary = hashlib.sha256(self.tokenizer.to_json().encode()).hexdigest()[:12]
+        tokenizer, text = hashes(self.tokenizer, self.sentences.sha256)
         named = {f'model.{name}': value for name, value in flatten(self.config.model)}
         named |= {f'gan.{name}': value for name, value in flatten(self.config.gan)}
         return named | {
             'task': self.config.task,
             'train.optimizer': self.config.train.optimizer,
-            'tokenizer': f'word ({self.tokenizer.vocab_size}, {vocabulary})',
-            'text': '+'.join(sha256[:12] for sha256 in self.sentences.sha256.split('+')),
+            'tokenizer': tokenizer,
+            'text': text,
             'held-out sentences': len(self.sentences.val_NT),
         }
 

@@ -2,9 +2,11 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from gptjax.config import Config
 from gptjax.tasks.gan import from_noise
@@ -19,22 +21,24 @@ class Writer:
     generator: Generator
 
     @functools.cached_property
-    def as_in_training(self):
+    def as_in_training(self) -> Callable[..., Array]:
         """Jitted: (generator's parameters, key, row_B) -> ids_BT, as in training."""
         model = self.generator
 
-        def write(params, key, row_B):
+        def write(params: dict, key: Array, row_B: Array) -> Array:
             noise = draw_noise(self.config.model, self.config.gan, key, row_B)
             return from_noise.write(model, params, from_noise.style(model, params, noise), noise)
 
         return jax.jit(write)
 
     @functools.cached_property
-    def as_asked(self):
+    def as_asked(self) -> Callable[..., Array]:
         """Jitted: as `as_in_training`, with the style that the configuration asks for."""
         model, kind = self.generator, self.config.gan_sampling.style
 
-        def write(params, key, row_B, forced_BT, temperature):
+        def write(
+            params: dict, key: Array, row_B: Array, forced_BT: Array, temperature: Array
+        ) -> Array:
             noise = draw_noise(self.config.model, self.config.gan, key, row_B)
             w_BTD = from_noise.style(model, params, noise)
             if kind == 'fixed':

@@ -38,8 +38,8 @@ def sum_nats(
             for i in range(train.eval_batches)
         )
     sums = [step(batch) for batch in chosen]
-    nats, count = np.sum(jax.device_get(sums), axis=0, dtype=np.float64)
-    return float(nats), float(count)
+    nats, count = np.array(jax.device_get(sums), np.float64).sum(0).tolist()
+    return nats, count
 
 
 def figures(nats: float, count: float, val: Split, tokenizer: Tokenizer) -> dict[str, float]:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gptjax.errors import UserError
+from gptjax.models.block import apply
 from gptjax.models.decoder import Decoder
 from gptjax.text import batches
 
@@ -49,7 +50,7 @@ def forward(model: Decoder, variables: dict, tokens_T: np.ndarray, *, attention:
     @jax.jit
     def run(variables: dict) -> tuple[jax.Array, dict]:
         collections = ['intermediates'] if attention else []
-        (logits_BTV, _), looked = model.apply(variables, tokens_T[None], mutable=collections)
+        (logits_BTV, _), looked = apply(model, variables, tokens_T[None], mutable=collections)
         return logits_BTV[0].astype(jnp.float32), looked
 
     logits_TV, looked = jax.device_get(run(variables))

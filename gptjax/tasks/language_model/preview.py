@@ -13,31 +13,32 @@ PIECE = 1 << 24  # tokens counted at a time
 
 def of_corpus(corpus: Corpus) -> Report:
     """The figures of a prepared corpus."""
-    tokenizer, tokens = corpus.tokenizer, corpus.train.tokens
+    tokenizer, (train, val) = corpus.tokenizer, corpus.splits
+    tokens, chars = train.tokens, train.chars
     counts = np.zeros(tokenizer.vocab_size, np.int64)
     for first in range(0, len(tokens), PIECE):
         counts += np.bincount(tokens[first : first + PIECE], minlength=len(counts))
     order = np.argsort(-counts, kind='stable')[:FREQUENT]
     frequent = [(_shown(tokenizer, i), int(counts[i])) for i in order.tolist() if counts[i]]
-    unused, chars = int(np.sum(counts == 0)), corpus.train.chars
+    unused = int(np.sum(counts == 0))
     per_token = chars / max(1, len(tokens))
     figures = {
         'train_tokens': len(tokens),
-        'val_tokens': len(corpus.val),
+        'val_tokens': len(val),
         'train_chars': chars,
-        'val_chars': corpus.val.chars,
+        'val_chars': val.chars,
         'vocab_size': tokenizer.vocab_size,
         'unused': unused,
         'chars_per_token': per_token,
         'frequent': frequent,
     }
     lines = [
-        f'Text        {chars:,} characters, {corpus.val.chars:,} held out',
-        f'Tokens      {len(tokens):,}, {len(corpus.val):,} held out',
+        f'Text        {chars:,} characters, {val.chars:,} held out',
+        f'Tokens      {len(tokens):,}, {len(val):,} held out',
         f'Vocabulary  {tokenizer.vocab_size:,} ({tokenizer.kind}), '
         f'{per_token:.2f} characters a token, {unused:,} unused',
         'Frequent    ' + '  '.join(f'{name} {n:,}' for name, n in frequent),
-        f'Files       {corpus.train.path.parent}',
+        f'Files       {train.path.parent}',
         f'Preview\n{tokenizer.decode(tokens[:EXCERPT])}',
     ]
     return Report(figures, '\n'.join(lines))

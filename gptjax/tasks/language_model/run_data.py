@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from gptjax.files import DamagedError, read_object, write_atomically
 from gptjax.text import tokenizers
@@ -19,7 +20,7 @@ def save(corpus: Corpus, workdir: Path) -> None:
     write_atomically(workdir / 'tokenizer.json', corpus.tokenizer.to_json().encode())
     if isinstance(corpus.tokenizer, WordTokenizer):
         write_atomically(workdir / 'vocabulary.csv', corpus.tokenizer.to_csv().encode())
-    about = {'sha256': corpus.sha256}
+    about: dict[str, Any] = {'sha256': corpus.sha256}
     if corpus.val:
         unfinished = workdir / '.val.bin'
         unfinished.unlink(missing_ok=True)

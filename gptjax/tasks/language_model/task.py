@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,20 +26,21 @@ from gptjax.errors import UserError
 from gptjax.generation.engine import Engine, Piece, submit_all
 from gptjax.models import lora
 from gptjax.models.bigram import Bigram
+from gptjax.models.block import apply
 from gptjax.models.decoder import Decoder
 from gptjax.parallel.mesh import Layout
 from gptjax.tasks import sizes
-from gptjax.tasks.base import LossTask
+from gptjax.tasks.base import LossTask, hashes
 from gptjax.tasks.language_model import evaluation, init_from, inspection, preview, run_data
 from gptjax.tasks.protocols import Report
-from gptjax.tasks.reads import every
+from gptjax.tasks.reads import Reads, every
 from gptjax.text import batches, corpora, token_files, tokenizers
 from gptjax.text.prompts import encode_prompt
 from gptjax.training import steps
-from gptjax.training.losses import chunked_cross_entropy, cross_entropy
+from gptjax.training.losses import Sums, chunked_cross_entropy, cross_entropy
 
 MAX_ROWS = 64  # texts generated at a time; more wait their turn
-MODELS = {'decoder': Decoder, 'bigram': Bigram}
+MODELS: dict[str, type[Decoder] | type[Bigram]] = {'decoder': Decoder, 'bigram': Bigram}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ class LanguageModel(LossTask):
 
     config: Config
     corpus: token_files.Corpus
-    reads: ClassVar = {
+    reads: ClassVar[Reads] = {
         'model': every(ModelConfig),
         'data': every(DataConfig),
         'train': every(TrainConfig),
@@ -71,7 +71,7 @@ class LanguageModel(LossTask):
         source = corpora.source(config.data, say)
         corpus = token_files.prepare(source, config.data, tokenizer=tokenizer, say=say)
         needed = config.model.block_size + 1
-        for name, split in (('training', corpus.train), ('validation', corpus.val)):
+        for name, split in zip(('training', 'validation'), corpus.splits, strict=True):
             if len(split) < needed:
                 raise UserError(
                     f'the {name} split of {source.train[0]} has {len(split)} tokens, but '
@@ -119,25 +119,25 @@ class LanguageModel(LossTask):
 
     def init_state(self, key: jax.Array) -> steps.TrainState:
         """Fresh parameters and optimizer state."""
-        params = self.model.init(key, jnp.zeros((1, 1), jnp.int32))
+        params = dict(self.model.init(key, jnp.zeros((1, 1), jnp.int32)))
         if rank := self.config.train.lora_rank:
             key_lora = jax.random.fold_in(key, 1)
             targets = self.config.train.lora_targets
             params |= {lora.COLLECTION: lora.init(params['params'], rank, targets, key_lora)}
         return steps.init_state(params, self.optimizer, key)
 
-    def loss(self, params: dict, batch: dict, key: jax.Array | None = None):
+    def loss(self, params: dict, batch: steps.Batch, key: jax.Array | None = None) -> Sums:
         """(sum of nats, number of targets) of a batch; with a key, dropout is on."""
-        train = key is not None and self.config.model.dropout > 0
-        rngs = {'dropout': key} if train else None
+        drops = key is not None and self.config.model.dropout > 0
+        rngs = {'dropout': key} if key is not None and drops else None
         if lora.COLLECTION in params:  # Only the change learns: no gradient of the rest is made.
             params = params | {'params': jax.lax.stop_gradient(params['params'])}
         params = self.variables(params)
         model, targets = self.model, (batch['targets'], batch['lengths'])
-        x_BTD, _ = model.apply(params, batch['inputs'], train=train, rngs=rngs, method='hidden')
+        x_BTD, _ = apply(model, params, batch['inputs'], train=drops, rngs=rngs, method='hidden')
 
-        def logits_fn(head, x_BTD):
-            return model.apply({'params': head}, x_BTD, method='logits')
+        def logits_fn(head: dict, x_BTD: jax.Array) -> jax.Array:
+            return apply(model, {'params': head}, x_BTD, method='logits')
 
         head = {model.head_name: params['params'][model.head_name]}
         chunk = self.config.train.logits_chunk
@@ -147,14 +147,12 @@ class LanguageModel(LossTask):
 
     def train_batch(self, step: int) -> batches.Batch:
         """This process's rows of a step's batch."""
-        train, data = self.config.train, self.config.data
-        place = {'process': jax.process_index(), 'processes': jax.process_count()}
+        train, (split, _) = self.config.train, self.corpus.splits
         shape = {'batch_size': train.batch_size, 'block_size': self.config.model.block_size}
-        if data.order == 'random':
-            return batches.random_windows(
-                self.corpus.train.tokens, seed=train.seed, step=step, **shape, **place
-            )
-        return batches.consecutive_windows(self.corpus.train.tokens, step=step, **shape, **place)
+        shape |= {'process': jax.process_index(), 'processes': jax.process_count()}
+        if self.config.data.order == 'random':
+            return batches.random_windows(split.tokens, seed=train.seed, step=step, **shape)
+        return batches.consecutive_windows(split.tokens, step=step, **shape)
 
     def validate(self, params: dict, layout: Layout) -> dict[str, float]:
         """`val_loss` in nats per token of some windows, or of all with train.eval_batches=0."""
@@ -221,14 +219,14 @@ class LanguageModel(LossTask):
 
     def fingerprint(self) -> dict[str, Any]:
         """What has to be the same for a run to be continued."""
-        vocabulary = hashlib.sha256(self.tokenizer.to_json().encode()).hexdigest()[:12]
+        tokenizer, text = hashes(self.tokenizer, self.corpus.sha256)
         named = {f'model.{name}': value for name, value in flatten(self.config.model)}
         for name in ('lora_rank', 'lora_alpha', 'lora_targets'):
             named[f'train.{name}'] = getattr(self.config.train, name)
         return named | {
             'train.optimizer': self.config.train.optimizer,
-            'tokenizer': f'{self.tokenizer.kind} ({self.tokenizer.vocab_size}, {vocabulary})',
-            'text': '+'.join(sha256[:12] for sha256 in self.corpus.sha256.split('+')),
+            'tokenizer': tokenizer,
+            'text': text,
             'validation tokens': len(self.corpus.val or ()),
         }
 
@@ -248,7 +246,7 @@ class LanguageModel(LossTask):
     def describe_data(self) -> str:
         """The data in some words, for people."""
         vocabulary = f'a vocabulary of {self.tokenizer.vocab_size:,}'
-        train, val = len(self.corpus.train), len(self.corpus.val)
+        train, val = map(len, self.corpus.splits)
         return f'{train:,} tokens to learn from, {val:,} held out, {vocabulary}'
 
     def tokens_per_step(self) -> int:

@@ -11,13 +11,13 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from gptjax.models.block import apply
 from gptjax.models.cache import Cache
 from gptjax.tasks.translation.decode import Decoding, next_logits, until_done
 from gptjax.tasks.translation.seq2seq import Seq2Seq
 
 
-@flax.struct.dataclass
-class _Beam:
+class _Beam(flax.struct.PyTreeNode):
     """Hypotheses that go on (live) and those that are finished, K of each for every source."""
 
     cache: Cache  # of the live ones, rows B x K
@@ -62,7 +62,7 @@ def beam_search(
     """
     b, k, v = len(source_BS), width, model.target_vocab_size
     end, limit, slots = decoding.end, decoding.limit, decoding.slots
-    memory = model.apply(params, source_BS, lengths_B, method='encode')
+    memory = apply(model, params, source_BS, lengths_B, method='encode')
 
     def step(beam: _Beam, t: jax.Array) -> _Beam:
         last_BK = jnp.where(t == 0, end, beam.live_BKT[:, :, jnp.maximum(t - 1, 0)])
@@ -114,15 +114,15 @@ def beam_search(
     return beam.done_BKT[:, :, :limit], beam.done_score_BK
 
 
-def _take(rows_BKT, index_BC):
+def _take(rows_BKT: jax.Array, index_BC: jax.Array) -> jax.Array:
     return jnp.take_along_axis(rows_BKT, index_BC[:, :, None], axis=1)
 
 
-def _reorder(cache: Cache, parent_BK) -> Cache:
+def _reorder(cache: Cache, parent_BK: jax.Array) -> Cache:
     """The cache of hypotheses that go on from their parents'; places are the same for all."""
     b, k = parent_BK.shape
 
-    def reorder(rows):  # Rows, or rows x heads.
+    def reorder(rows: jax.Array) -> jax.Array:  # Rows, or rows x heads.
         x = rows.reshape(b, k, -1, *rows.shape[1:])
         index = parent_BK.reshape(b, k, *[1] * (x.ndim - 2))
         return jnp.take_along_axis(x, index, axis=1).reshape(rows.shape)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from gptjax.errors import UserError
-from gptjax.text.tokenizers import Tokenizer
+from gptjax.text.tokenizers import Tokenizer, end_of
 
 Batch = dict[str, np.ndarray]
 
@@ -28,12 +28,14 @@ class Buckets:
     members: tuple[np.ndarray, ...]  # the pairs in each bucket
 
     @classmethod
-    def make(cls, sources, targets, end: int, count: int) -> 'Buckets':
+    def make(
+        cls, sources: Sequence[np.ndarray], targets: Sequence[np.ndarray], end: int, count: int
+    ) -> 'Buckets':
         """At most `count` buckets, with shapes that make the padding least."""
         lengths_P2 = np.array([(len(s), len(t) + 1) for s, t in zip(sources, targets, strict=True)])
         order, cuts = _cut(lengths_P2, count)
         members = tuple(np.sort(part) for part in np.split(order, cuts))
-        shapes = tuple(tuple(map(int, lengths_P2[part].max(0))) for part in members)
+        shapes = tuple((int(s), int(t)) for s, t in (lengths_P2[part].max(0) for part in members))
         return cls(sources, targets, end, shapes, members)
 
     @functools.cached_property
@@ -112,13 +114,16 @@ class Buckets:
         return [batches[i] for i in draw.permutation(len(batches))]
 
 
+NO_PAIRS = Buckets((), (), 0, (), ())
+
+
 def encode(
     pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, target_tokenizer: Tokenizer, count: int
 ) -> Buckets:
     """Pairs of texts, in at most `count` buckets; both tokenizers have a token that ends a text."""
-    sources = [np.append(tokenizer.encode(source), tokenizer.end) for source, _ in pairs]
+    sources = [np.append(tokenizer.encode(source), end_of(tokenizer)) for source, _ in pairs]
     targets = [target_tokenizer.encode(target) for _, target in pairs]
-    return Buckets.make(sources, targets, target_tokenizer.end, count)
+    return Buckets.make(sources, targets, end_of(target_tokenizer), count)
 
 
 def _cut(lengths_P2: np.ndarray, count: int) -> tuple[np.ndarray, list[int]]:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from gptjax.generation.rules import RowRules, choose, gumbel_noise
+from gptjax.models.block import apply
 from gptjax.models.cache import Cache
 from gptjax.tasks.translation.seq2seq import Memory, Seq2Seq
 
@@ -65,8 +66,8 @@ def next_logits(
 ) -> tuple[jax.Array, Cache]:
     """Float32 logits (R, V) of the token at position t + 1, after the one at t; and the cache."""
     pos_R1 = jnp.full((len(token_R), 1), t, jnp.int32)
-    logits_R1V, cache = model.apply(
-        params, token_R[:, None], pos_R1, cache, memory, method='decode'
+    logits_R1V, cache = apply(
+        model, params, token_R[:, None], pos_R1, cache, memory, method='decode'
     )
     return logits_R1V[:, 0, : model.target_vocab_size].astype(jnp.float32), cache
 
@@ -96,7 +97,7 @@ def translate(
       decoding: the end token and the limits.
       seed: of the draws.
     """
-    memory = model.apply(params, source_BS, lengths_B, method='encode')
+    memory = apply(model, params, source_BS, lengths_B, method='encode')
     rows, vocab_size = len(source_BS) * samples, model.target_vocab_size
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(samples))
 

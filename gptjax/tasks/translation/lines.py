@@ -21,5 +21,5 @@ def split_line(line: str, fits: Callable[[str], bool]) -> list[str] | None:
             middle = min(cuts, key=lambda cut: abs(cut.start() - len(line) / 2))
             halves = line.strip()[: middle.start()], line.strip()[middle.end() :]
             parts = [split_line(half, fits) for half in halves]
-            return None if None in parts else [part for half in parts for part in half]
+            return None if None in parts else [part for half in parts for part in half or ()]
     return None

@@ -39,21 +39,21 @@ def read_splits(data: DataConfig, translation: TranslationConfig, say: Say = pri
         ('val_target_path', translation.val_target_path, data.val_path),
     ):
         if target and not path:
-            source = 'data.' + name.replace('target_', '')
+            needed = 'data.' + name.replace('target_', '')
             raise UserError(
-                f'translation.{name}={target} needs the lines it is aligned with; add {source}=FILE'
+                f'translation.{name}={target} needs the lines it is aligned with; add {needed}=FILE'
             )
     source = corpora.source(data, say)
-    train = read_pairs(source.train, translation.target_path)
-    val = read_pairs(source.val, translation.val_target_path)
+    parts = [
+        read_pairs(source.train, translation.target_path),
+        read_pairs(source.val, translation.val_target_path),
+    ]
     targets = (Path(p) for p in (translation.target_path, translation.val_target_path) if p)
     sha256 = source_sha256(dataclasses.replace(source, train=(*source.train, *targets)), say)
-    train, val = ([tuple(clean(t, data) for t in pair) for pair in part] for part in (train, val))
-    whole = [[pair for pair in part if all(pair)] for part in (train, val)]
-    left_out = len(train) + len(val) - sum(map(len, whole))
-    if left_out:
+    cleaned = [[(clean(s, data), clean(t, data)) for s, t in part] for part in parts]
+    train, val = ([pair for pair in part if all(pair)] for part in cleaned)
+    if left_out := sum(map(len, parts)) - len(train) - len(val):
         say(f'{left_out:,} pairs with an empty side are left out')
-    train, val = whole
     if not source.val:
         train, val = _hold_out(train, data)
     for name, part in (('training', train), ('validation', val)):
@@ -106,7 +106,7 @@ def read_pairs(paths: tuple[Path, ...], target_path: str = '') -> list[Pair]:
         )
     # A tab within a line would be read as the border of a pair when it is saved as one.
     pairs = zip(sources, targets, strict=True)
-    return [tuple(' '.join(text.split('\t')).strip() for text in pair) for pair in pairs]
+    return [(s.replace('\t', ' ').strip(), t.replace('\t', ' ').strip()) for s, t in pairs]
 
 
 def _text(path: Path) -> str:

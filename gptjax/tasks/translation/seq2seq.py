@@ -13,21 +13,13 @@ import jax.numpy as jnp
 
 from gptjax.config import ModelConfig, TranslationConfig
 from gptjax.models.attention import Attention, attend
-from gptjax.models.block import (
-    Block,
-    add_branch,
-    make_blocks,
-    norm,
-    position_table,
-    with_positions,
-)
+from gptjax.models.block import Block, add_branch, make_blocks, norm, position_table, with_positions
 from gptjax.models.cache import Cache, LayerCache
 from gptjax.models.decoder import Decoder
 from gptjax.models.linear import dense
 
 
-@flax.struct.dataclass
-class Memory:
+class Memory(flax.struct.PyTreeNode):
     """What decoding needs of source texts, computed once for each of them."""
 
     keys_values: tuple[tuple[jax.Array, jax.Array], ...]  # of each block, (B, N, S, H) each
@@ -43,7 +35,8 @@ class CrossBlock(Block):
         super().setup()
         self.norm_cross, self.cross_attn = norm(self.config, None), Attention(self.config)
 
-    def __call__(
+    # Its decoder alone calls it, with what it needs besides the arguments of a block.
+    def __call__(  # type: ignore[override]
         self,
         x_BTD: jax.Array,
         pos_BT: jax.Array,
@@ -202,6 +195,7 @@ class Seq2Seq(nn.Module):
         """Mixes in a distribution over the source's tokens (See et al., 2017,
         https://arxiv.org/abs/1704.04368): attention whose values are the tokens themselves.
         """
+        assert memory.pointer_keys is not None
         b, v = len(memory.tokens_BS), logits_BTV.shape[-1]
         pos_BT = jnp.clip(pos_BT, 0, self.config.block_size - 1)
         pos = pos_BT.reshape(b, -1) if len(x_BTD) > b else pos_BT

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,13 +26,14 @@ from gptjax.console import Say
 from gptjax.errors import UserError
 from gptjax.files import DamagedError, read_object, write_atomically
 from gptjax.generation.engine import Piece
+from gptjax.models.block import apply
 from gptjax.models.decoder import Decoder
 from gptjax.parallel.mesh import Layout
 from gptjax.tasks import sizes
-from gptjax.tasks.base import LossTask
+from gptjax.tasks.base import LossTask, hashes
 from gptjax.tasks.protocols import Report
-from gptjax.tasks.reads import every
-from gptjax.tasks.translation.buckets import Batch, Buckets, encode
+from gptjax.tasks.reads import Reads, every
+from gptjax.tasks.translation.buckets import NO_PAIRS, Batch, Buckets, encode
 from gptjax.tasks.translation.pairs import Pair, parse_tsv, read_pairs, read_splits, to_tsv
 from gptjax.tasks.translation.scores import EXAMPLES, compare, describe, require_sacrebleu
 from gptjax.tasks.translation.seq2seq import Seq2Seq
@@ -42,7 +42,7 @@ from gptjax.text import tokenizers
 from gptjax.text.corpora import cache_folder
 from gptjax.text.reading import file_sha256
 from gptjax.training import steps
-from gptjax.training.losses import cross_entropy
+from gptjax.training.losses import Sums, cross_entropy
 
 EVAL_PAIRS = 64  # computed at a time in an evaluation
 LINES = 512  # translated before the first of them is printed
@@ -60,10 +60,10 @@ class Translation(LossTask):
     config: Config
     tokenizer: tokenizers.Tokenizer  # of the source
     target_tokenizer: tokenizers.Tokenizer
-    train: Buckets | None  # None where the task comes from a work directory
+    train: Buckets  # empty where the task comes from a work directory
     val_pairs: tuple[Pair, ...]
     text_sha256: str
-    reads: ClassVar = {
+    reads: ClassVar[Reads] = {
         'model': every(ModelConfig, but=('kind',)),
         'data': every(DataConfig, but=('order',)),
         'translation': every(TranslationConfig),
@@ -94,7 +94,7 @@ class Translation(LossTask):
             tokenizer = target_tokenizer = learn(text for pair in seen for text in pair)
         else:
             tokenizer, target_tokenizer = (learn(pair[i] for pair in seen) for i in (0, 1))
-        task = cls(config, tokenizer, target_tokenizer, None, splits.val, splits.sha256)
+        task = cls(config, tokenizer, target_tokenizer, NO_PAIRS, splits.val, splits.sha256)
         task = dataclasses.replace(task, train=task._encode('training', splits.train))
         shapes = len(task.train.shapes)
         task.val  # noqa: B018 - complains of what is too long before anything is trained
@@ -119,7 +119,7 @@ class Translation(LossTask):
         if file_sha256(path) != about['val_sha256']:
             raise DamagedError(f'{path} is not what was saved')
         val = tuple(parse_tsv(path.read_bytes().decode(), str(path)))
-        return cls(config, tokenizer, target_tokenizer, None, val, about['sha256'])
+        return cls(config, tokenizer, target_tokenizer, NO_PAIRS, val, about['sha256'])
 
     def save(self, workdir: Path) -> None:
         """Leaves in a work directory all that is needed there besides the parameters."""
@@ -150,18 +150,19 @@ class Translation(LossTask):
     def init_state(self, key: jax.Array) -> steps.TrainState:
         """Fresh parameters and optimizer state."""
         one = jnp.zeros((1, 1), jnp.int32)
-        return steps.init_state(self.model.init(key, one, one[0], one), self.optimizer, key)
+        return steps.init_state(dict(self.model.init(key, one, one[0], one)), self.optimizer, key)
 
-    def loss(self, params: dict, batch: Batch, key: jax.Array | None = None):
+    def loss(self, params: dict, batch: steps.Batch, key: jax.Array | None = None) -> Sums:
         """(sum of nats, number of targets) of a batch; with a key, dropout and smoothing are on."""
-        train = key is not None and self.config.model.dropout > 0
-        logits_BTV = self.model.apply(
+        drops = key is not None and self.config.model.dropout > 0
+        logits_BTV = apply(
+            self.model,
             params,
             batch['source'],
             batch['source_lengths'],
             batch['inputs'],
-            train=train,
-            rngs={'dropout': key} if train else None,
+            train=drops,
+            rngs={'dropout': key} if drops else None,
         )
         smoothing = self.config.translation.label_smoothing if key is not None else 0.0
         return cross_entropy(logits_BTV, batch['targets'], batch['lengths'], smoothing)
@@ -210,8 +211,8 @@ class Translation(LossTask):
         self, params: dict, layout: Layout, chosen: Iterable[Batch]
     ) -> tuple[float, float]:
         sums = [layout.wait(self.eval_step(params, layout.put(batch))) for batch in chosen]
-        nats, tokens = np.sum(jax.device_get(sums), axis=0, dtype=np.float64)
-        return float(nats), float(tokens)
+        nats, tokens = np.array(jax.device_get(sums), np.float64).sum(0).tolist()
+        return nats, tokens
 
     def prompts(self, given: Sequence[str]) -> tuple[str, ...]:
         """All lines, also empty ones, which give empty lines; without any, held-out sources."""
@@ -267,12 +268,12 @@ class Translation(LossTask):
         """What has to be the same for a run to be continued."""
         named = {f'model.{name}': value for name, value in flatten(self.config.model)}
         named |= {f'translation.{k}': getattr(self.config.translation, k) for k in MODEL_KNOBS}
-        for name, tokenizer in (('source', self.tokenizer), ('target', self.target_tokenizer)):
-            vocabulary = hashlib.sha256(tokenizer.to_json().encode()).hexdigest()[:12]
-            named[f'{name} tokenizer'] = f'{tokenizer.kind} ({tokenizer.vocab_size}, {vocabulary})'
+        source, text = hashes(self.tokenizer, self.text_sha256)
         return named | {
             'train.optimizer': self.config.train.optimizer,
-            'text': '+'.join(sha256[:12] for sha256 in self.text_sha256.split('+')),
+            'source tokenizer': source,
+            'target tokenizer': hashes(self.target_tokenizer, '')[0],
+            'text': text,
             'validation pairs': len(self.val_pairs),
         }
 

@@ -16,7 +16,7 @@ from gptjax.tasks.translation.decode import Decoding, translate
 from gptjax.tasks.translation.lines import split_line
 from gptjax.tasks.translation.seq2seq import Seq2Seq
 from gptjax.text.clean import clean
-from gptjax.text.tokenizers import Tokenizer
+from gptjax.text.tokenizers import Tokenizer, end_of
 
 ROWS = 64  # hypotheses, or samples, computed at a time
 
@@ -74,12 +74,8 @@ class Translator:
             source_BS[i, : len(line)], lengths_B[i] = line, len(line)
         layout = Layout(MeshConfig(), rows)
         params, batch = layout.copy(self.params), layout.put((source_BS, lengths_B))
-        decoding = Decoding(
-            self.target.end,
-            min(block_size, options.max_new_tokens),
-            options.chunk,
-            self.target.banned,
-        )
+        limit = min(block_size, options.max_new_tokens)
+        decoding = Decoding(end_of(self.target), limit, options.chunk, self.target.banned)
         source_BS, lengths_B = batch
         if options.beam > 1:
             tokens, _ = beam_search(
@@ -136,7 +132,7 @@ class Translator:
         return parts
 
     def _encode(self, text: str) -> np.ndarray:
-        return np.append(self.source.encode(text), self.source.end).astype(np.int32)
+        return np.append(self.source.encode(text), end_of(self.source)).astype(np.int32)
 
 
 def _power_of_two(n: int) -> int:

@@ -177,7 +177,7 @@ def test_without_pytorch_jax_is_measured_alone(tiny, tmp_path, monkeypatch, caps
     monkeypatch.setattr(run.importlib.util, 'find_spec', lambda name: None)
     bench = BenchConfig(rounds=2, turn_s=0.01, batch_size=2)
     config = dataclasses.replace(tiny, bench=bench)
-    assert run.run(Request(config, tmp_path / 'run', 'python main.py', as_json=True)) == 0
+    assert run.run(Request(config=config, workdir=tmp_path / 'run', as_json=True)) == 0
     captured = capsys.readouterr()
     result = json.loads(captured.out)
     assert "PyTorch is not installed: measuring JAX alone. For both: pip install -e '.[torch]'" in (
