@@ -1,8 +1,8 @@
-"""A GPT whose tokens are pieces of words, learnt from the text (byte-level BPE).
+"""A GPT with byte-level BPE: tokens are pieces of words, learnt from the text.
 
 python main.py --config=configs/bpe.py --mode=train
 
-Takes some 3 minutes on 2 CPU cores and ends at 3.948 nats per token, 2.149 bits per character
+Takes about 3 minutes on 2 CPU cores and ends at 3.948 nats per token, 2.149 bits per character
 (configs/char.py:small: 2.187).
 """
 

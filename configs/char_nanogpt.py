@@ -1,12 +1,12 @@
-"""nanoGPT's character recipe to the letter, on tiny Shakespeare, for comparison.
+"""nanoGPT's character recipe, unchanged, on tiny Shakespeare, for comparison.
 
   python main.py --config=configs/char_nanogpt.py:cpu --mode=train   # its laptop recipe
   python main.py --config=configs/char_nanogpt.py:gpu --mode=train   # its GPU recipe
 
-:cpu takes 1 to 2 minutes on 2 CPU cores and ends at 1.901 over the whole split (1.898 from
-nanoGPT itself, 1.88 on its sampled batches). :gpu is published to reach 1.4697 at its best.
+:cpu takes 1 to 2 minutes on 2 CPU cores and ends at 1.901 over the whole split (nanoGPT itself:
+1.898, and 1.88 on its sampled batches). For :gpu, nanoGPT's README reports 1.4697 at best.
 
-Without a network: --config.data.path=FILE with tiny Shakespeare in it.
+Without a network: --config.data.path=FILE, with tiny Shakespeare in that file.
 """
 
 from gptjax.config import default_config

@@ -1,15 +1,15 @@
-"""Sentences from noise: a generator against a critic, after an older system (docs/gan.md).
+"""Text from noise: a GAN that writes sentences, after an older system (docs/gan.md).
 
-python main.py --config=configs/gan.py --mode=train           # fortunes: pre-trained, then play
+python main.py --config=configs/gan.py --mode=train           # fortunes, with pre-training
 python main.py --config=configs/gan.py:judge --mode=train     # a word GPT on the same sentences
 python main.py --config=configs/gan.py --mode=eval --config.gan_sampling.judge=runs/gan-judge
 python main.py --config=configs/gan.py:toy --mode=train       # 72 sentences of a small grammar
-python main.py --config=configs/gan.py:pure --mode=train      # fortunes, from noise alone
+python main.py --config=configs/gan.py:pure --mode=train      # fortunes, without pre-training
 python main.py --config=configs/gan.py:paper --mode=train     # the older system's sizes; not run
 
-Sentences need `pip install -e '.[gan]'`. Fortunes take about 10 minutes on a CPU core and end at a
-mean distance of 0.574 from held-out ones; the toy takes 3, and over 90% of what it writes then is
-in its language. docs/gan.md has figures and what went wrong.
+Needs `pip install -e '.[gan]'`. Fortunes take about 10 minutes on a CPU core and end at a mean
+distance of 0.574 from held-out sentences. The toy takes 3 minutes; over 90% of its samples are then
+sentences of its language. docs/gan.md has all figures and the failed attempts.
 """
 
 from pathlib import Path
@@ -27,7 +27,7 @@ def get_config(size: str = 'fortunes'):
     c = default_config()
     c.name = f'gan:{size}'
     c.data.update(tokenizer='word', lowercase=True, split='documents')
-    if size == 'judge':  # A word GPT on the sentences that runs/gan left in its work directory.
+    if size == 'judge':  # A word GPT on the sentences saved in runs/gan.
         lines = 'runs/gan/sentences'
         c.data.update(path=f'{lines}/train.txt', val_path=f'{lines}/val.txt')
         c.model.update(block_size=64, n_layer=2, n_head=4, n_embd=128, dropout=0.2)
@@ -62,9 +62,9 @@ def get_config(size: str = 'fortunes'):
     c.gan.update(loss='minimax', penalty=1.0, n_critic=1, critic_learning_rate=4e-4)
     c.train.update(steps=1500, batch_size=32, learning_rate=2e-4, eval_every=100, save_every=100)
     if size == 'fortunes':
-        # Without the anchor, play destroyed what pre-training gave (docs/gan.md).
+        # Without the anchor, adversarial training destroyed what pre-training had learnt.
         c.gan.update(pretrain_steps=500, critic_steps=50, anchor=1.0, critic_learning_rate=2e-4)
         c.train.update(steps=950, learning_rate=1e-4)
-    else:  # From noise alone there is more to learn.
+    else:  # Without pre-training there is more to learn.
         c.train.learning_rate = c.gan.critic_learning_rate = 1e-3
     return c

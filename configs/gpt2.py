@@ -1,12 +1,12 @@
-"""GPT-2 from scratch, and the home of an imported one.
+"""GPT-2 trained from scratch, and the recipe of an imported GPT-2.
 
   python main.py --config=configs/gpt2.py:124m --mode=train              # from scratch
   python main.py --config=configs/gpt2.py --mode=import --source=gpt2    # OpenAI's weights
   python main.py --config=configs/gpt2.py --mode=sample --prompt="The answer is"
   python main.py --config=configs/gpt2.py --mode=export --target=exported
 
---source is a folder with Hugging Face's files (nothing is fetched then) or a name on its hub.
-Sizes: 124m, 355m, 774m, 1558m; they need a GPU to be trained. Not timed yet.
+--source is a folder with Hugging Face's files (used without a network) or a name on its hub.
+Sizes: 124m, 355m, 774m, 1558m. Training needs a GPU and is not timed yet.
 """
 
 from gptjax.config import default_config

@@ -4,10 +4,10 @@
   python main.py --config=configs/gpt2_finetune.py --mode=train
   python main.py --config=configs/gpt2_finetune.py:hafez --mode=train
   python main.py --config=configs/gpt2_finetune.py --mode=train --workdir=runs/lora \\
-    --config.train.lora_rank=8 --config.train.learning_rate=1e-3    # LoRA, merged at export
+    --config.train.lora_rank=8 --config.train.learning_rate=1e-3    # LoRA, merged by export
 
-Any other trained model can be named with --config.train.init_from=DIR. The architecture and the
-tokenizer are always those of the model that is started from. Not timed yet.
+--config.train.init_from=DIR starts from any other trained model. The architecture and the tokenizer
+are always those of that model. Not timed yet.
 """
 
 from gptjax.config import default_config

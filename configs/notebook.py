@@ -3,11 +3,11 @@
   python main.py --config=configs/notebook.py:small --mode=train   # 64 wide, for a CPU
   python main.py --config=configs/notebook.py:large --mode=train   # 384 wide, for a GPU
 
-Norms before each sublayer (and the final one, which the notebooks forget), learned positions, ReLU,
-an untied head with a bias, N(0, 0.02), AdamW.
+A norm before each sublayer (and a final norm, which the notebooks lack), learned positions, ReLU,
+an untied head with a bias, initialisation N(0, 0.02), AdamW.
 
-:small takes some 3 minutes on 2 CPU cores and ends at 1.830 nats per character; :large is not timed
-yet.
+:small takes about 3 minutes on 2 CPU cores and ends at 1.830 nats per character; :large is not
+timed yet.
 """
 
 from gptjax.config import default_config

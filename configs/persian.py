@@ -1,10 +1,10 @@
-"""Persian poetry: the ghazals of Hafez, in couplets, whole ghazals held out.
+"""Persian poetry: the ghazals of Hafez, in couplets, with whole ghazals held out.
 
 python main.py --config=configs/persian.py --mode=train         # pieces of words (BPE)
 python main.py --config=configs/persian.py:char --mode=train    # characters
 
-Pieces: 2 minutes on 2 CPU cores, 5.520 nats per token, 2.636 bits per character. Characters: 5
-minutes, 1.765 nats per token, 2.550 bits per character. Both on whole held-out ghazals.
+On 2 CPU cores, BPE takes 2 minutes and ends at 5.520 nats per token, 2.636 bits per character;
+:char takes 5 minutes and ends at 1.765 nats per token, 2.550 bits per character.
 """
 
 from gptjax.config import default_config
@@ -22,5 +22,5 @@ def get_config(tokens: str = 'bpe'):
     c.model.update(dropout=0.1 if tokens == 'char' else 0.2, tied_head=True)
     c.train.update(batch_size=16, optimizer='muon', learning_rate=4e-3, warmup_steps=20)
     c.train.update(steps=1500 if tokens == 'char' else 500, eval_every=100, save_every=100)
-    c.sample.max_new_tokens = 600 if tokens == 'char' else 200  # A ghazal ends before.
+    c.sample.max_new_tokens = 600 if tokens == 'char' else 200  # A ghazal is shorter.
     return c

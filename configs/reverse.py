@@ -1,9 +1,9 @@
-"""A toy for the encoder and decoder: words of random letters, to be written backwards.
+"""A toy for translation: words of random letters, to be spelt backwards.
 
 python main.py --config=configs/reverse.py --mode=train
 
-Makes its own data, without a network. Under 3 minutes on 2 busy CPU cores; ends with 100% of 500
-held-out words exact (at least 99% are to be expected), loss below 0.001.
+Generates its data, without a network. Takes under 3 minutes on 2 busy CPU cores and ends with 100%
+of 500 held-out words exact (expect at least 99%), at a loss below 0.001.
 """
 
 from gptjax.config import default_config

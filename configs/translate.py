@@ -1,12 +1,12 @@
-"""King James's English to today's (World English Bible), verse by verse.
+"""Translates King James's English to today's (World English Bible), verse by verse.
 
 python main.py --config=configs/translate.py --mode=train          # :base with a GPU, else :small
 python main.py --config=configs/translate.py:small --mode=train
 python main.py --config=configs/translate.py:base --mode=train
 
-Ruth, Jonah, Romans and Philemon are held out; copying the source scores BLEU 46.1, chrF 66.4 there.
+Ruth, Jonah, Romans and Philemon are held out; a copy of the source scores BLEU 46.1 and chrF 66.4.
 :small (1.8M parameters) took 27 minutes on 2 CPU cores, shared with other work, and ended at loss
-1.250, BLEU 57.1 and chrF 72.5, still rising. :base has not been measured.
+1.250, BLEU 57.1 and chrF 72.5, still rising. :base is not measured yet.
 """
 
 from gptjax.config import default_config

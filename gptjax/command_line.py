@@ -75,7 +75,7 @@ def run(
         except KeyboardInterrupt:
             return INTERRUPTED
 
-    logging.set_verbosity(logging.ERROR)  # Orbax tells its life at lower ones.
+    logging.set_verbosity(logging.ERROR)  # At lower levels Orbax logs every step it takes.
     app.run(guarded, flags_parser=parse)
 
 

@@ -31,8 +31,8 @@ USE = ('sample', 'gan_sampling')
 class Config:
     """The whole configuration of a run; hashable, and the content of config.json."""
 
-    name: str = knob('custom', 'name of the recipe, for messages')
-    task: str = knob('language_model', 'what is learnt: a name from gptjax.tasks.TASKS')
+    name: str = knob('custom', 'name of the recipe, shown in messages')
+    task: str = knob('language_model', 'task to train, a name from gptjax.tasks.TASKS')
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     translation: TranslationConfig = dataclasses.field(default_factory=TranslationConfig)

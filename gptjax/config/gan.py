@@ -1,4 +1,4 @@
-"""Knobs of sentences from noise: the generator, its critic, and how the two are trained."""
+"""Settings of the GAN: sentences, generator, critic, and their training."""
 
 import dataclasses
 
@@ -8,78 +8,87 @@ from gptjax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class GanConfig:
-    """What is learnt and how. Widths and heads are those of `model`, for both players."""
+    """The two networks and their training; widths and heads of both are those of `model`."""
 
     # The sentences.
     splitter: str = knob(
-        'line', 'what a sentence is: a line, or what pysbd finds', choices=('line', 'library')
+        'line', 'sentence splitter: lines, or the library pysbd', choices=('line', 'library')
     )
-    min_words: int = knob(1, 'shorter sentences are left out, and never written', low=1)
-    max_words: int = knob(61, 'longer sentences are left out', low=1)
-    letters_only: bool = knob(True, 'punctuation marks are left out')
+    min_words: int = knob(1, 'fewest words of a sentence, in training and in generation', low=1)
+    max_words: int = knob(61, 'most words of a training sentence', low=1)
+    letters_only: bool = knob(True, 'removal of punctuation marks')
     unknown: str = knob(
-        'drop', 'sentences with words beyond data.vocab_size', choices=('drop', 'keep')
+        'drop', 'treatment of sentences with words beyond data.vocab_size', choices=('drop', 'keep')
     )
 
     # The generator.
     noise: str = knob(
         'normal',
-        'N(0, 1), U(-1, 1), or N(0, 1) within 2',
+        'noise distribution: N(0, 1), U(-1, 1), or N(0, 1) truncated at 2',
         choices=('normal', 'uniform', 'truncated'),
     )
     noise_width: str = knob(
-        'full', 'numbers of noise at a position: one each, or one for all', choices=('full', 'one')
+        'full',
+        'numbers of noise at a position',
+        choices=('full', 'one'),
     )
-    n_mapping: int = knob(4, 'linear layers from the noise to the style w', low=1, high=1000)
-    n_noise_layer: int = knob(1, 'blocks that take noise and w', low=0, high=1000)
-    n_plain_layer: int = knob(1, 'blocks after them', low=0, high=1000)
+    n_mapping: int = knob(4, 'linear layers of the mapping from noise to style w', low=1, high=1000)
+    n_noise_layer: int = knob(1, 'generator blocks with noise and style w', low=0, high=1000)
+    n_plain_layer: int = knob(1, 'plain blocks after the noise blocks', low=0, high=1000)
     causal: bool = knob(
-        True, 'a position sees those before it, so a cache serves; else all are computed anew'
+        True, 'causal mask in the generator; False: no cache, each word recomputes all'
     )
     output: str = knob(
         'softmax',
-        'what the critic sees: softmax, or one-hot with its gradient; perturbed by Gumbel noise',
+        'words given to the critic: softmax, or one-hot with its gradient; with Gumbel noise',
         choices=('softmax', 'straight_through', 'gumbel', 'gumbel_straight_through'),
     )
-    temperature: float = knob(1.0, 'divides the logits in the softmax', above=0.0, high=100.0)
+    temperature: float = knob(1.0, 'softmax temperature during training', above=0.0, high=100.0)
 
     # The critic.
-    n_critic_layer: int = knob(1, 'layers before the class token joins', low=0, high=1000)
-    n_class_layer: int = knob(1, 'layers with it', low=0, high=1000)
+    n_critic_layer: int = knob(1, 'critic layers before the class token is added', low=0, high=1000)
+    n_class_layer: int = knob(1, 'critic layers after the class token is added', low=0, high=1000)
     pooling: str = knob(
         'none',
-        'what is scored: the class token, or all positions',
+        'input of the score: the class token, or a pooling over positions',
         choices=('none', 'average', 'max'),
     )
-    spectral_norm: bool = knob(False, "the critic's matrices have a largest singular value of 1")
+    spectral_norm: bool = knob(False, 'spectral normalisation of the critic')
 
     # The training.
-    loss: str = knob('wgan', 'Wasserstein, or non-saturating minimax', choices=('wgan', 'minimax'))
-    penalty: float = knob(10.0, 'weight (lambda) of the gradient penalty; 0 is off', low=0.0)
-    n_critic: int = knob(5, 'critic steps for a step of the generator', low=1, high=100)
-    adaptive: bool = knob(
-        False, 'n_critic steps only while the loss of the critic changes faster, else one'
+    loss: str = knob(
+        'wgan', 'Wasserstein loss, or non-saturating minimax', choices=('wgan', 'minimax')
     )
-    adaptive_ratio: float = knob(1.0, 'by this factor', above=0.0)
-    hide_after_end: bool = knob(True, 'the critic does not see what follows <END>')
-    critic_learning_rate: float = knob(0.0, '0: train.learning_rate', low=0.0)
-    pretrain_steps: int = knob(0, 'first steps: the generator alone, by cross-entropy', low=0)
-    pretrain_learning_rate: float = knob(2e-3, 'in these', above=0.0)
-    critic_steps: int = knob(0, 'steps after these in which the critic alone learns', low=0)
-    anchor: float = knob(0.0, "weight of cross-entropy in the generator's later steps", low=0.0)
+    penalty: float = knob(10.0, 'weight (lambda) of the gradient penalty; 0: off', low=0.0)
+    n_critic: int = knob(5, 'critic steps per generator step', low=1, high=100)
+    adaptive: bool = knob(
+        False, 'gan.n_critic steps only while the loss of the critic changes faster, else one'
+    )
+    adaptive_ratio: float = knob(1.0, 'factor for a faster change in gan.adaptive', above=0.0)
+    hide_after_end: bool = knob(True, 'zeros instead of words after <END> for the critic')
+    critic_learning_rate: float = knob(0.0, "critic's rate; 0: train.learning_rate", low=0.0)
+    pretrain_steps: int = knob(0, 'steps of pre-training with cross-entropy', low=0)
+    pretrain_learning_rate: float = knob(2e-3, 'learning rate of pre-training', above=0.0)
+    critic_steps: int = knob(0, 'steps of the critic alone after pre-training', low=0)
+    anchor: float = knob(0.0, 'weight of cross-entropy during adversarial training', low=0.0)
     average: float = knob(
         0.0,
-        "decay of a running mean of the generator's weights, which then writes; 0 is off",
+        'decay of the running mean of generator weights used for sampling; 0: off',
         low=0.0,
         below=1.0,
     )
     diffusion: float = knob(
         0.0,
-        'largest variance (of 1) of noise on what the critic sees; 0 is off',
+        'largest variance of diffusion noise at the critic, out of 1; 0: off',
         low=0.0,
         below=1.0,
     )
-    diffusion_target: float = knob(0.6, 'overconfidence that the noise holds', low=0.0, below=1.0)
+    diffusion_target: float = knob(
+        0.6,
+        'overconfidence of the critic that sets the noise',
+        low=0.0,
+        below=1.0,
+    )
 
     def __post_init__(self) -> None:
         check_bounds(self)
@@ -102,15 +111,15 @@ class GanConfig:
 
 @dataclasses.dataclass(frozen=True)
 class GanSamplingConfig:
-    """How a trained generator is shown and judged: may differ from command to command."""
+    """Sampling and evaluation of a trained generator; each command may set them anew."""
 
     style: str = knob(
         'free',
-        'w of the samples: one each, one for all, or from one to another in equal steps',
+        'style w of the samples: one each, one for all, or equal steps between two',
         choices=('free', 'fixed', 'interpolate'),
     )
-    samples: int = knob(1000, 'sentences that an evaluation draws', low=2, high=10**6)
-    judge: str = knob('', 'work directory of a word-level language model that judges perplexity')
+    samples: int = knob(1000, 'sentences drawn for an evaluation', low=2, high=10**6)
+    judge: str = knob('', 'work directory of a word-level language model that computes perplexity')
 
     def __post_init__(self) -> None:
         check_bounds(self)

@@ -1,4 +1,4 @@
-"""Knobs of the decoder."""
+"""Settings of the decoder."""
 
 import dataclasses
 
@@ -8,54 +8,58 @@ from gptjax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """The architecture. Anything here that changes makes another model."""
+    """The architecture. A run with other values here is another model."""
 
-    kind: str = knob('decoder', 'a Transformer, or a table', choices=('decoder', 'bigram'))
-    block_size: int = knob(64, 'the longest context, in tokens', low=2, high=2**20)
+    kind: str = knob('decoder', 'Transformer, or table of bigrams', choices=('decoder', 'bigram'))
+    block_size: int = knob(64, 'longest context in tokens', low=2, high=2**20)
     n_layer: int = knob(4, 'Transformer blocks', low=1, high=1000)
     n_head: int = knob(4, 'attention heads', low=1, high=1024)
     n_embd: int = knob(128, 'width of the residual stream', low=1, high=2**17)
     n_hidden: int = knob(0, 'width of the feed-forward layer; 0: 4 * n_embd', low=0, high=2**19)
     dropout: float = knob(0.0, 'dropout of embedding, attention, residuals', low=0.0, below=1.0)
-    position: str = knob('rotary', 'positions', choices=('learned', 'sinusoidal', 'rotary', 'none'))
+    position: str = knob(
+        'rotary', 'position encoding', choices=('learned', 'sinusoidal', 'rotary', 'none')
+    )
     norm: str = knob('rms', 'kind of normalisation', choices=('layer', 'rms'))
     norm_place: str = knob(
         'before',
-        'x + f(norm(x)), norm(x + f(x)), or x + norm(f(x))',
+        'place of the norms: x + f(norm(x)), norm(x + f(x)), or x + norm(f(x))',
         choices=('before', 'after', 'branch'),
     )
     activation: str = knob(
-        'relu2', 'of the feed-forward layer', choices=('gelu', 'gelu_exact', 'relu', 'relu2')
+        'relu2',
+        'feed-forward activation',
+        choices=('gelu', 'gelu_exact', 'relu', 'relu2'),
     )
-    qk_norm: bool = knob(True, 'normalise queries and keys (RMS, without a scale)')
+    qk_norm: bool = knob(True, 'RMS normalisation of queries and keys, without a scale')
     bias: bool = knob(False, 'biases in the linear layers and the layer norms')
-    head_bias: bool = knob(False, 'a bias in the output head')
-    tied_head: bool = knob(False, 'the output head is the transposed embedding')
+    head_bias: bool = knob(False, 'bias in the output head')
+    tied_head: bool = knob(False, 'sharing of the embedding matrix with the output head')
     vocab_multiple: int = knob(
-        1, 'the embedding is padded to a multiple of this: 128 suits a GPU', low=1, high=2**16
+        1, 'divisor of the padded vocabulary size; 128 suits a GPU', low=1, high=2**16
     )
     attention: str = knob(
         'auto',
-        'the implementation: ours, cuDNN flash attention, or the latter where it can be used',
+        'attention implementation; auto: cuDNN flash attention where possible',
         choices=('auto', 'xla', 'cudnn'),
     )
     ngram: int = knob(
         1,
-        'the last 2, 3, ... up to so many tokens together add an embedding; 1: none',
+        'longest n-gram of preceding tokens with an embedding of its own; 1: none',
         low=1,
         high=8,
     )
-    ngram_rows: int = knob(
-        2**13, 'of the table of each such length; a hash chooses the row', low=2, high=2**24
-    )
-    scale_embedding: bool = knob(False, 'multiply the token embedding by sqrt(n_embd)')
+    ngram_rows: int = knob(2**13, 'rows of the hash table of each n-gram length', low=2, high=2**24)
+    scale_embedding: bool = knob(False, 'multiplication of token embeddings by sqrt(model.n_embd)')
     residual_init: str = knob(
         'zero',
-        'last matrix of each residual branch: zeros, N(0, 0.02), or N(0, 0.02 / sqrt(2 n_layer))',
+        'last matrix of a residual branch: zeros, N(0, 0.02), or N(0, 0.02 / sqrt(2 n_layer))',
         choices=('zero', 'plain', 'scaled'),
     )
     dtype: str = knob(
-        'float32', 'of the computation; parameters stay float32', choices=('float32', 'bfloat16')
+        'float32',
+        'type of computation; parameters stay float32',
+        choices=('float32', 'bfloat16'),
     )
 
     def __post_init__(self) -> None:

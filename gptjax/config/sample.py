@@ -1,4 +1,4 @@
-"""Knobs of what is done with a trained model."""
+"""Settings of generation and of benchmarks."""
 
 import dataclasses
 
@@ -8,29 +8,27 @@ from gptjax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class SampleConfig:
-    """How text is drawn from a trained model."""
+    """How text is generated from a trained model."""
 
     max_new_tokens: int = knob(500, 'tokens to generate', low=1)
-    temperature: float = knob(0.8, 'divides the logits; 0 is greedy', low=0.0, high=1e3)
-    top_k: int = knob(0, 'keep the k likeliest tokens; 0 is off', low=0)
-    top_p: float = knob(1.0, 'keep the likeliest tokens of this total probability', above=0, high=1)
-    min_p: float = knob(0.0, 'drop tokens below this share of the likeliest', low=0.0, high=1.0)
-    repetition_penalty: float = knob(1.0, 'weakens seen tokens; 1 is off', low=0.01, high=100.0)
+    temperature: float = knob(0.8, 'softmax temperature; 0: greedy', low=0.0, high=1e3)
+    top_k: int = knob(0, 'number of likeliest tokens kept; 0: all', low=0)
+    top_p: float = knob(1.0, 'total probability of the likeliest tokens kept', above=0, high=1)
+    min_p: float = knob(0.0, 'least probability kept, as a share of the largest', low=0.0, high=1.0)
+    repetition_penalty: float = knob(1.0, 'penalty on seen tokens; 1: none', low=0.01, high=100.0)
     num_samples: int = knob(1, 'texts for each prompt', low=1, high=4096)
-    beam: int = knob(
-        1, 'hypotheses of a translation followed at a time; 1: greedy, or drawn', low=1, high=1024
-    )
-    length_penalty: float = knob(0.6, 'how far a beam favours long texts; 0 is off', low=0, high=10)
+    beam: int = knob(1, 'beam size of a translation; 1: no beam search', low=1, high=1024)
+    length_penalty: float = knob(0.6, 'favour of a beam for long texts; 0: none', low=0, high=10)
     long_lines: str = knob(
-        'refuse', 'lines to translate that are over the block', choices=('refuse', 'split')
+        'refuse', 'treatment of lines longer than model.block_size', choices=('refuse', 'split')
     )
-    stop: tuple[str, ...] = knob((), 'strings that end a text (they are not printed)')
-    seed: int = knob(1337, 'of the random draws', low=0, high=2**31 - 1)
+    stop: tuple[str, ...] = knob((), 'strings that end a text and are not printed')
+    seed: int = knob(1337, 'random seed of sampling', low=0, high=2**31 - 1)
     unknown: str = knob(
-        'error', 'prompt characters that the vocabulary lacks', choices=('error', 'skip')
+        'error', 'treatment of prompt characters outside the vocabulary', choices=('error', 'skip')
     )
-    chunk: int = knob(16, 'tokens decoded between two looks of the host', low=1, high=4096)
-    checkpoint: str = knob('best', 'which to load', choices=('best', 'latest'))
+    chunk: int = knob(16, 'tokens decoded per device call', low=1, high=4096)
+    checkpoint: str = knob('best', 'checkpoint to load', choices=('best', 'latest'))
 
     def __post_init__(self) -> None:
         check_bounds(self)
@@ -45,12 +43,12 @@ class SampleConfig:
 
 @dataclasses.dataclass(frozen=True)
 class BenchConfig:
-    """How long --mode=bench measures."""
+    """What --mode=bench measures, and for how long."""
 
-    rounds: int = knob(7, 'turns of each side', low=2)
-    turn_s: float = knob(1.0, 'seconds that a turn takes, about', above=0.0)
-    batch_size: int = knob(64, 'texts generated at once, besides one alone', low=2)
-    torch_compile: bool = knob(True, 'measure torch.compile besides eager PyTorch')
+    rounds: int = knob(7, 'turns of each system', low=2)
+    turn_s: float = knob(1.0, 'approximate seconds of a turn', above=0.0)
+    batch_size: int = knob(64, 'texts generated at once, measured besides a single text', low=2)
+    torch_compile: bool = knob(True, 'measurement of torch.compile besides eager PyTorch')
 
     def __post_init__(self) -> None:
         check_bounds(self)

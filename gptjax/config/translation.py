@@ -1,4 +1,4 @@
-"""Knobs of translation: pairs of texts, and what an encoder adds to the model."""
+"""Settings of translation: pairs of texts and the encoder."""
 
 import dataclasses
 
@@ -8,14 +8,18 @@ from gptjax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class TranslationConfig:
-    """What a task with pairs has besides the decoder's model, the text and the training."""
+    """What translation needs besides the settings of model, data and training."""
 
-    target_path: str = knob('', 'lines aligned with those of data.path; empty: that has both, TSV')
-    val_target_path: str = knob('', 'lines aligned with those of data.val_path; empty: TSV')
+    target_path: str = knob(
+        '', 'target lines aligned with data.path; empty: data.path is TSV with both'
+    )
+    val_target_path: str = knob(
+        '', 'target lines aligned with data.val_path; empty: data.val_path is TSV'
+    )
     shared_vocab: bool = knob(True, 'one vocabulary and one embedding for both languages')
-    n_encoder_layer: int = knob(0, 'blocks of the encoder; 0: model.n_layer', low=0, high=1000)
-    copy: bool = knob(False, 'an output may also be a source token that is pointed at')
-    buckets: int = knob(8, 'shapes of batches: more of them pad less and compile longer', low=1)
+    n_encoder_layer: int = knob(0, 'encoder blocks; 0: model.n_layer', low=0, high=1000)
+    copy: bool = knob(False, 'pointer that copies source tokens')
+    buckets: int = knob(8, 'batch shapes; more of them pad less and compile longer', low=1)
     label_smoothing: float = knob(0.0, 'share of each target spread evenly', low=0.0, below=1.0)
 
     def __post_init__(self) -> None:

@@ -84,7 +84,7 @@ def load(request: Request, folder: Path) -> tuple[LanguageModel, hf_gpt2.Arrays]
         request.config,
         model=dataclasses.replace(request.config.model, **knobs | free | {'vocab_multiple': 1}),
         data=dataclasses.replace(request.config.data, tokenizer=tokenizer.kind, path=''),
-        # It is not to be trained as it is, and SGD keeps no averages that would have to be saved.
+        # Only a starting point: with SGD its checkpoint has no optimizer moments to store.
         train=dataclasses.replace(request.config.train, optimizer='sgd', init_from='', lora_rank=0),
     )
     task = LanguageModel(config, Corpus(tokenizer, None, None, sha256='imported'))

@@ -29,9 +29,10 @@ def tune_cpu() -> None:
 
 
 def keep_compiled(folder: Path) -> None:
-    """Lets JAX find what it compiled before, unless JAX_COMPILATION_CACHE_DIR says where.
+    """Turns on JAX's compilation cache, unless JAX_COMPILATION_CACHE_DIR already names one.
 
-    What is in the folder is run: it is made for its owner alone, and not used if it is not.
+    Cached programs are executed, so the folder must belong to the user and be private (0700);
+    otherwise it is not used.
     """
     if 'JAX_COMPILATION_CACHE_DIR' in os.environ:
         return

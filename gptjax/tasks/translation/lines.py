@@ -1,4 +1,4 @@
-"""Cutting a line that is too long into parts that are not, where one would breathe."""
+"""Splits an overlong line at sentence, clause or word boundaries."""
 
 import re
 from collections.abc import Callable

@@ -66,7 +66,7 @@ class Translator:
         """The texts of each source, all computed at a time."""
         options, block_size = self.options, self.model.config.block_size
         width = min(_power_of_two(max(8, *map(len, ids))), block_size)
-        # Few shapes, so few compilations; rows that are none are short ones.
+        # Few shapes, so few compilations; padding rows get length 1.
         rows = _power_of_two(len(ids))
         source_BS = np.full((rows, width), self.source.end, np.int32)
         lengths_B = np.ones(rows, np.int32)
