@@ -28,7 +28,7 @@ LAYERS = (
     ('training', 'generation'),
     ('run_files', 'manifest', 'interop'),
     ('tasks',),
-    ('run',),
+    ('run', 'trainer', 'recipes'),
     ('modes',),
     ('command_line', 'cli'),
 )

@@ -14,7 +14,7 @@ class Bigram(Decoder):
     """
 
     head_name = 'table'
-    looked_up = {'table'}
+    looked_up = frozenset({'table'})
 
     def setup(self) -> None:
         self.table = nn.Embed(

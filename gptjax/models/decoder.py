@@ -27,9 +27,9 @@ class Decoder(nn.Module):
         return 'embed' if self.config.tied_head else 'head'
 
     @property
-    def looked_up(self) -> set[str]:
+    def looked_up(self) -> frozenset[str]:
         """The names of the parameters that are tables, with which nothing is multiplied."""
-        return {'embed', 'embed_ngrams', 'embed_pos'} - {self.head_name}
+        return frozenset(('embed', 'embed_ngrams', 'embed_pos')) - {self.head_name}
 
     def make_blocks(self) -> list[Block]:
         """The blocks; a subclass may have others."""

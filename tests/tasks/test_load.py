@@ -57,5 +57,5 @@ def test_a_damaged_configuration_of_a_judge_is_one_line(workdir):
     (workdir / 'checkpoints' / '1').mkdir(parents=True)
     assert run_files.is_trained(workdir)
     with pytest.raises(UserError, match=r'cannot read .*config\.json .*; restore it') as raised:
-        Judge(workdir, Config())
+        Judge(workdir, Config(), None)
     assert '\n' not in str(raised.value)

@@ -2,22 +2,19 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gptjax import run_files, tasks
-from gptjax.config import MeshConfig, SampleConfig
+from gptjax.config import Config, MeshConfig, SampleConfig
 from gptjax.errors import UserError
 from gptjax.generation.engine import whole_texts
 from gptjax.parallel.mesh import Layout
 from gptjax.tasks.base import LossTask
 from gptjax.tasks.gan import likeness, sentences
-
-if TYPE_CHECKING:
-    from gptjax.tasks.gan.task import Gan
+from gptjax.text.words import WordTokenizer
 
 HOW_TO_JUDGE = (
     'For perplexity, and the samples of a word GPT beside these: train one on the same sentences '
@@ -26,7 +23,14 @@ HOW_TO_JUDGE = (
 JUDGED_ROWS = 64  # sentences judged at a time
 
 
-def compare(task: 'Gan', ours: Sequence, learnt: Sequence, held_out: Sequence) -> dict[str, dict]:
+def compare(
+    config: Config,
+    tokenizer: WordTokenizer,
+    ours: Sequence,
+    *,
+    learnt: Sequence,
+    held_out: Sequence,
+) -> dict[str, dict]:
     """All figures of generated sentences and of the baselines, by the name of the row."""
     draw = np.random.default_rng(0)
     lists = {
@@ -34,8 +38,8 @@ def compare(task: 'Gan', ours: Sequence, learnt: Sequence, held_out: Sequence) -
         'words by frequency': likeness.by_frequency(learnt, len(ours), draw),
         'held-out sentences': held_out,
     }
-    workdir = task.config.gan_sampling.judge
-    judge = Judge(Path(workdir), task) if workdir else None
+    workdir = config.gan_sampling.judge
+    judge = Judge(Path(workdir), config, tokenizer) if workdir else None
     if judge:
         lists['word GPT'] = judge.samples(len(ours))
     rows = {}
@@ -50,7 +54,7 @@ def compare(task: 'Gan', ours: Sequence, learnt: Sequence, held_out: Sequence) -
 class Judge:
     """A word-level language model of the same sentences, a line each."""
 
-    def __init__(self, workdir: Path, task: 'Gan') -> None:
+    def __init__(self, workdir: Path, asking: Config, tokenizer: WordTokenizer) -> None:
         """Loads the best checkpoint of a work directory.
 
         Raises:
@@ -68,7 +72,8 @@ class Judge:
                 f'{config.data.tokenizer}, and judging takes a language_model of words; '
                 'train the recipe configs/gan.py:judge'
             )
-        self._task, self._judge = task, tasks.load(config, workdir)
+        self._asking, self._tokenizer = asking, tokenizer
+        self._judge = tasks.load(config, workdir)
         assert isinstance(self._judge, LossTask)
         self._loss = jax.jit(self._judge.loss)
         _, state = run_files.restore(self._judge, workdir, 'best', Layout(MeshConfig(), 1))
@@ -77,7 +82,7 @@ class Judge:
 
     def samples(self, count: int) -> list[tuple[int, ...]]:
         """Sentences of the language model itself, at temperature 1, in the GAN's ids."""
-        task, most = self._task, self._task.config.gan.max_words
+        asking, most = self._asking, self._asking.gan.max_words
         texts: list[str] = []
         for first in range(0, count, JUDGED_ROWS):
             config = SampleConfig(
@@ -89,14 +94,14 @@ class Judge:
                 chunk=32,
             )
             texts += whole_texts(self._judge.stream(self._params, ['\n'], config))
-        words = [sentences.to_words(text, task.config.gan) for text in texts]
-        rows = sentences.to_rows(words, task.tokenizer, task.config.model.block_size)
+        words = [sentences.to_words(text, asking.gan) for text in texts]
+        rows = sentences.to_rows(words, self._tokenizer, asking.model.block_size)
         return sentences.word_lists(rows)
 
     def perplexity(self, listed: Sequence[Sequence[int]]) -> float:
         """exp of the mean nats of a word, the end of the sentence counted as one."""
         encode, size = self._judge.tokenizer.encode, self._judge.config.model.block_size
-        texts = (self._task.tokenizer.decode(ids) for ids in listed)
+        texts = (self._tokenizer.decode(ids) for ids in listed)
         ids = [[self._newline, *encode(text).tolist(), self._newline][: size + 1] for text in texts]
         sums = np.zeros(2)
         for first in range(0, len(ids), JUDGED_ROWS):

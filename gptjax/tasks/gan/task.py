@@ -158,7 +158,8 @@ class Gan(BaseTask):
         """
         sampling = self.config.gan_sampling
         ours, figures = self._measure(params, sampling.samples, layout)
-        rows = judge.compare(self, ours, *self._word_lists)
+        learnt, held_out = self._word_lists
+        rows = judge.compare(self.config, self.tokenizer, ours, learnt=learnt, held_out=held_out)
         figures |= rows['generator'] | {'compared': rows}
         text = (
             f'{sampling.samples:,} sentences, mean distance from held-out ones '

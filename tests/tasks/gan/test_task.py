@@ -345,7 +345,7 @@ def test_prompts_are_checked(task, state, config):
 @pytest.mark.slow
 def test_a_judge_has_to_be_a_word_level_language_model(task, config, state, tmp_path):
     with pytest.raises(UserError, match=r'has no trained model; .*gan.py:judge'):
-        Judge(tmp_path, task)
+        Judge(tmp_path, task.config, task.tokenizer)
     judging = replace(config, data={'path': str(tmp_path / 's' / 'train.txt')}, train={'steps': 1})
     sentences.save(tmp_path / 's', task.sentences)
     for kind, message in (('char', 'is a language_model of tokens of kind char'), ('word', '')):
@@ -359,7 +359,7 @@ def test_a_judge_has_to_be_a_word_level_language_model(task, config, state, tmp_
         (folder / 'config.json').write_text(json.dumps(dataclasses.asdict(judging)))
         if message:
             with pytest.raises(UserError, match=message):
-                Judge(folder, task)
+                Judge(folder, task.config, task.tokenizer)
     sampling = GanSamplingConfig(samples=8, judge=str(folder))
     judged = dataclasses.replace(task, config=dataclasses.replace(config, gan_sampling=sampling))
     report = judged.examine(state.params, LAYOUT())
