@@ -20,8 +20,8 @@ from gptjax.console import Say
 from gptjax.errors import UserError
 from gptjax.files import DamagedError
 from gptjax.text.reading import file_sha256
+from gptjax.thread_errors import ThreadErrors
 from gptjax.training.steps import TrainState
-from gptjax.training.thread_errors import ThreadErrors
 
 MANIFEST = 'manifest.json'
 ITEM = 'default'  # Orbax's name of the folder with the arrays
