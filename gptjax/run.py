@@ -77,7 +77,10 @@ class Run:
         if unknown := [name for name in sampling if name not in names]:
             raise UserError(f'sample.{unknown[0]} is unknown; {nearest(unknown[0], names)}')
         config = dataclasses.replace(self.config.sample, **sampling)
-        asked = dataclasses.replace(self.config, sample=config)
+        # Only what is asked for now: older versions kept knobs without an effect in their runs.
+        asked = Config(
+            task=self.config.task, sample=dataclasses.replace(SampleConfig(), **sampling)
+        )
         tasks.refuse_unread(asked, self.task.reads, ('sample',))
         return self.task.stream(self.params, self.task.prompts(prompts), config)
 

@@ -1,5 +1,6 @@
 """A run as an object: what Python users see of it."""
 
+import dataclasses
 import subprocess
 import sys
 import tarfile
@@ -42,6 +43,13 @@ def test_generate_gives_a_text_or_several(run):
     pieces = list(run.stream(['ROMEO:'], max_new_tokens=20, seed=3, chunk=3))
     assert ''.join(piece.text for piece in pieces) == one
     assert pieces[-1].finish == 'length'
+
+
+def test_an_old_run_with_a_knob_without_effect_still_generates(run):
+    """Version 0.1.0 accepted sample.beam=4 for a language model and ignored it."""
+    kept = dataclasses.replace(run.config, sample=dataclasses.replace(run.config.sample, beam=4))
+    old = dataclasses.replace(run, config=kept)
+    assert old.generate('ROMEO:', max_new_tokens=9) == run.generate('ROMEO:', max_new_tokens=9)
 
 
 def test_evaluation_is_that_of_the_command_line(run):
