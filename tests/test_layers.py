@@ -90,3 +90,34 @@ def test_the_language_model_imports_no_other_task():
 def test_the_core_knows_no_other_task():
     for path in core():
         assert not re.search(r'(?i)\b(gan|translation)s?\b|gan_', path.read_text()), path
+
+
+def test_the_core_reads_in_an_evening():
+    assert sum(len(path.read_text().splitlines()) for path in core()) <= 3500
+
+
+def public_functions(node: ast.Module | ast.ClassDef, prefix: str) -> dict[str, ast.FunctionDef]:
+    """Functions and methods of public names, __init__ and __call__ among them."""
+    found = {}
+    for item in node.body:
+        special = getattr(item, 'name', '') in ('__init__', '__call__')
+        if not special and getattr(item, 'name', '_').startswith('_'):
+            continue
+        if isinstance(item, ast.FunctionDef):
+            found[prefix + item.name] = item
+        elif isinstance(item, ast.ClassDef):
+            found |= public_functions(item, f'{prefix}{item.name}.')
+    return found
+
+
+def test_public_functions_have_types_for_all_arguments_and_the_result():
+    missing = []
+    for module, path in modules().items():
+        for name, function in public_functions(tree_of(path), f'{module}:').items():
+            given = function.args
+            arguments = [*given.posonlyargs, *given.args, *given.kwonlyargs]
+            arguments += [argument for argument in (given.vararg, given.kwarg) if argument]
+            bare = [x.arg for x in arguments if not x.annotation and x.arg not in ('self', 'cls')]
+            bare += ['return'] * (function.returns is None and function.name != '__init__')
+            missing += [f'{name} {argument}' for argument in bare]
+    assert missing == []
