@@ -26,7 +26,7 @@ def _multiply_forward(x: Array, w: Array, n: int) -> tuple[Array, tuple[Array, A
 def _multiply_backward(n: int, x_and_w: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     x, w = x_and_w
     # JAX's own rule gives the gradient of w transposed, and its transposition ends up in every use
-    # of it: the norm, the clipping and both of Adam's averages stride through memory.
+    # of it: the norm, the clipping and both moments of AdamW stride through memory.
     batch = range(x.ndim - n)
     dw = jax.lax.dot_general(x, dy, ((batch, batch), ((), ())))
     dx = jax.lax.dot_general(dy, w, ((range(len(batch), dy.ndim), range(n, w.ndim)), ((), ())))

@@ -59,7 +59,7 @@ def found(pos_BT: jax.Array, tokens_BS: jax.Array, pos_BS: jax.Array, n: int) ->
 
 
 def rows(tokens_NBT: jax.Array, n_rows: int) -> jax.Array:
-    """(B, T): the row of a table with so many for each run of n tokens; equal runs, equal rows."""
+    """The table row (B, T) of each run of n tokens, by a hash: equal runs have equal rows."""
     hash_BT = jnp.uint32(0)
     for tokens_BT in tokens_NBT:
         hash_BT = (hash_BT + (tokens_BT - NONE).astype(jnp.uint32)) * jnp.uint32(0x9E3779B1)

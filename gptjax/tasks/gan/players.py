@@ -1,4 +1,4 @@
-"""Two players: what the generator writes, what the critic makes of it, and the loss of each."""
+"""Generator and critic: written sentences, their scores, and both losses."""
 
 import dataclasses
 from collections.abc import Callable
@@ -21,14 +21,14 @@ Rows = tuple[Array, Array, Noise]  # ids of real and of generated rows, the nois
 
 @dataclasses.dataclass(frozen=True)
 class Players:
-    """Generator and critic. Parameters are arguments: `generator`'s and `critic`'s."""
+    """Both models; their parameters are arguments of all methods."""
 
     config: Config
     generator: Generator
     critic: Critic
 
     def init(self, key: Array) -> dict:
-        """Fresh parameters of both."""
+        """Initial parameters of both models."""
         model = self.config.model
         generator_key, critic_key = jax.random.split(key)
         ids_BT = jnp.zeros((1, model.block_size), jnp.int32)
@@ -40,7 +40,7 @@ class Players:
         }
 
     def author(self, params: dict) -> dict:
-        """The generator's parameters that write what people see, among those of a train state."""
+        """The parameters that sampling uses: the generator's, or their running mean."""
         return params['average' if self.config.gan.average else 'generator']
 
     def cross_entropy(self, params: dict, ids_BT: Array, noise: Noise) -> Sums:
@@ -53,13 +53,13 @@ class Players:
         return cross_entropy(logits_BSV, ids_BT[:, 1:], self.lengths(ids_BT))
 
     def lengths(self, ids_BT: Array) -> Array:
-        """How many ids there are after <START>, up to <END> or to the end of the row."""
+        """Number of ids after <START>, up to and with <END> or to the end of the row."""
         s = ids_BT.shape[1] - 1
         is_end_BS = ids_BT[:, 1:] == END
         return jnp.where(is_end_BS.any(1), is_end_BS.argmax(1) + 1, s)
 
     def write(self, params: dict, key: Array, row_B: Array, turns: int) -> tuple[Noise, Array]:
-        """A batch of sentences for each of some turns, all written in the same scan.
+        """Generates a batch of sentences for each of several critic steps, in one scan.
 
         Returns:
           (noise, ids), with the axes (turns, B, ...).
@@ -79,7 +79,7 @@ class Players:
     def show(
         self, params: dict, critic_params: dict, ids_BT: Array, noise: Noise, *, learning: bool
     ) -> Array:
-        """What the critic sees of written sentences, embedded (B, S, D).
+        """Generated sentences as the critic's input, embedded (B, S, D).
 
         The critic's table turns a softmax into a mixture of D numbers. So nothing of the size
         (B, S, V) is kept, and with `train.logits_chunk` nothing of that size ever exists.
@@ -172,7 +172,7 @@ class Players:
         return apply(self.critic, params, e_BSD)
 
     def _cut(self, e_BSD: Array, ids_BT: Array) -> Array:
-        """Nothing where <END> is over, if that is to be hidden.
+        """Zeros the positions after <END>, if gan.hide_after_end.
 
         Not by a mask in the attention: a critic told real from fake by the mask, which no gradient
         penalty sees, and its scores grew without bound.
@@ -184,7 +184,7 @@ class Players:
         return apply(self.critic, params, ids_BT[:, 1:], method='embed_ids')
 
     def _diffuse(self, params: dict, e_BSD: Array, level: Array, key: Array, row_B: Array) -> Array:
-        """Noise of a random strength up to the level, for real and fake alike."""
+        """Adds noise of a random strength up to the level, to real and generated rows alike."""
         most = self.config.gan.diffusion
         if not most:
             return e_BSD
@@ -204,7 +204,7 @@ def _score_and_embed(critic: Critic, e_BSD: Array, ids_BS: Array) -> tuple[Array
 
 
 def _by_chunks(fn: Callable, x_BSD: Array, chunk: int) -> Array:
-    """fn(x_BCD, places) of all places, `chunk` at a time, or at once if that is 0."""
+    """fn(x_BCD, positions) for all positions, `chunk` at a time; 0 is all at once."""
     b, s, d = x_BSD.shape
     if not chunk or chunk >= s:
         return fn(x_BSD, jnp.arange(s))
@@ -217,5 +217,5 @@ def _by_chunks(fn: Callable, x_BSD: Array, chunk: int) -> Array:
 
 
 def table(critic_params: dict) -> Array:
-    """The critic's words (V, D)."""
+    """The critic's embedding table (V, D)."""
     return critic_params['params']['embed']['embedding']

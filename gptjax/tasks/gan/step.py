@@ -175,7 +175,7 @@ def new_level(gan: GanConfig, step: Array, level: Array, confidence: Array) -> A
 def new_balance(
     gan: GanConfig, before: dict, critic_loss: Array, generator_loss: Array
 ) -> dict[str, Array]:
-    """Whose loss changed faster learns more (Ouyang et al., 2021, https://arxiv.org/abs/2008.12463)."""
+    """More steps for the player whose loss changed faster (Ouyang et al., 2021, https://arxiv.org/abs/2008.12463)."""
 
     def change(new: Array, old: Array) -> Array:
         return jnp.abs(new - old) / jnp.maximum(jnp.abs(old), 1e-8)

@@ -1,8 +1,8 @@
 """Beam search: the likeliest targets of a source, by log-probability and length.
 
-A hypothesis is finished when the token that ends a text is among the best of its step, as many as
-the beam is wide; a source is done when so many of its hypotheses are finished, or its room is used
-up. A beam of one is greedy decoding.
+A hypothesis is finished when the end token is among the `width` best candidates of its step. A
+source is done when it has `width` finished hypotheses or has reached the limit. A beam of one is
+greedy decoding.
 """
 
 import functools
