@@ -350,7 +350,10 @@ def test_a_judge_has_to_be_a_word_level_language_model(task, config, state, tmp_
     sentences.save(tmp_path / 's', task.sentences)
     for kind, message in (('char', 'is a language_model of tokens of kind char'), ('word', '')):
         judging = dataclasses.replace(
-            replace(judging, data={'tokenizer': kind, 'split': 'end'}), task='language_model'
+            replace(judging, data={'tokenizer': kind, 'split': 'end'}),
+            task='language_model',
+            gan=GanConfig(),
+            gan_sampling=GanSamplingConfig(),
         )
         judge, folder = tasks.create(judging, print), tmp_path / kind
         judge.save(folder)
