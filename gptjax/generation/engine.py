@@ -86,7 +86,7 @@ class Engine:
         self._block_size = model.config.block_size
         self._rows: list[_Request | None] = [None] * rows
         self._queue: deque[_Request] = deque()
-        self._row_rules = RowRules.of([PLAIN] * rows)
+        self._rules, self._row_rules = [PLAIN] * rows, RowRules.of([PLAIN] * rows)
         self._slot, self._next_id = 0, 0
 
     def submit(
@@ -207,15 +207,12 @@ class Engine:
     def _admit(self) -> None:
         """Gives free rows to waiting requests, and new contexts to them and to full rows."""
         idle = not self.active
-        admitted = []
         for row, request in enumerate(self._rows):
             if request is None and self._queue:
                 self._rows[row] = self._queue.popleft()
-                admitted.append(self._rows[row])
-        if admitted:
-            self._row_rules = self._put(
-                RowRules.of([request.rules if request else PLAIN for request in self._rows])
-            )
+        rules = [request.rules if request else PLAIN for request in self._rows]
+        if rules != self._rules:
+            self._rules, self._row_rules = rules, self._put(RowRules.of(rules))
         replaced = {
             row: request
             for row, request in enumerate(self._rows)
@@ -247,7 +244,8 @@ class Engine:
             tokens_RT[i, width - n :] = request.history[-n:]
             pos_RT[i, width - n :] = np.arange(n)
             seen_RV[i, request.history] = True
-        replaced_B = np.isin(np.arange(batch), list(replaced))
+        replaced_B = np.zeros(batch, bool)
+        replaced_B[list(replaced)] = True
         contexts = Contexts(tokens_RT, pos_RT, seen_RV, replaced_B, source_B)
         if n_new == batch:
             contexts = self._put(contexts)
