@@ -130,7 +130,7 @@ def decode_chunk(
       rows: donated.
       counters: positions, keys and budgets.
       rules: how to draw.
-      scores: whether log-probabilities are wanted; otherwise they are zero.
+      scores: whether log-probabilities are wanted; otherwise they may be zero.
       chunk: steps of the scan.
       banned: ids that are never drawn.
 
@@ -158,16 +158,18 @@ def decode_chunk(
         if banned:
             logits_BV = logits_BV.at[:, banned].set(-jnp.inf)
         token_B = choose(logits_BV, rules, gumbel_BV, rows.seen_BV)
-        score_B = jax.lax.cond(
-            scores, log_probability, lambda x_BV, _: x_BV[:, 0] * 0, rows.logits_BV, token_B
-        )
         pos_B = jnp.where(active_B, counters.length_B + i, NO_POSITION)
         logits_BTV, cache = apply(model, params, token_B[:, None], pos_B[:, None], rows.cache)
         logits_BV = jnp.where(active_B[:, None], next_logits(model, logits_BTV), rows.logits_BV)
-        seen_BV = jax.lax.cond(
-            rules.adjusts,
-            lambda seen_BV: seen_BV.at[row_B, token_B].max(active_B),
-            lambda seen_BV: seen_BV,
+        # One branch for both, since each costs time at every step.
+        score_B, seen_BV = jax.lax.cond(
+            rules.adjusts | scores,
+            lambda x_BV, seen_BV: (
+                log_probability(x_BV, token_B),
+                seen_BV.at[row_B, token_B].max(active_B),
+            ),
+            lambda x_BV, seen_BV: (x_BV[:, 0] * 0, seen_BV),
+            rows.logits_BV,
             rows.seen_BV,
         )
         return Rows(cache, logits_BV, seen_BV), (token_B, score_B)
