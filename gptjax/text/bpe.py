@@ -33,7 +33,7 @@ class BpeTokenizer(AnyText):
 
     @classmethod
     def learn(cls, texts: Iterable[str], data: DataConfig, ends: bool) -> 'BpeTokenizer':
-        """`vocab_size` pieces, less if the text has not so many; every byte is one of them."""
+        """Learns `vocab_size` pieces, or fewer where the text is short; all bytes are among them."""
         del ends  # There always is a token that ends a document.
         tokenizer = _byte_level(hf.models.BPE())
         trainer = hf.trainers.BpeTrainer(
