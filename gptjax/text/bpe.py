@@ -33,7 +33,7 @@ class BpeTokenizer(AnyText):
 
     @classmethod
     def learn(cls, texts: Iterable[str], data: DataConfig, ends: bool) -> 'BpeTokenizer':
-        """Learns `vocab_size` pieces, or fewer where the text is short; all bytes are among them."""
+        """Learns `vocab_size` pieces, or fewer from a short text; all bytes are among them."""
         del ends  # There always is a token that ends a document.
         tokenizer = _byte_level(hf.models.BPE())
         trainer = hf.trainers.BpeTrainer(
