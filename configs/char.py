@@ -26,9 +26,7 @@ def get_config(size: str = ''):
         c.train.update(optimizer='muon', steps_per_call=10)
         c.sample.chunk = 32
     elif size == 'baby':
-        c.model.update(
-            block_size=256, n_layer=6, n_head=6, n_embd=384, dropout=0.2, dtype='bfloat16'
-        )
+        c.model.update(block_size=256, n_layer=6, n_head=6, n_embd=384, dropout=0.2)
         c.train.update(steps=5000, batch_size=64, learning_rate=1e-3, warmup_steps=100)
         c.train.update(min_learning_rate=1e-4)
     else:

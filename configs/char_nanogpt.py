@@ -28,8 +28,6 @@ def get_config(machine: str = ''):
         c.train.update(steps=2000, batch_size=12, steps_per_call=10)
         c.sample.chunk = 32
     else:
-        c.model.update(
-            block_size=256, n_layer=6, n_head=6, n_embd=384, dropout=0.2, dtype='bfloat16'
-        )
+        c.model.update(block_size=256, n_layer=6, n_head=6, n_embd=384, dropout=0.2)
         c.train.update(steps=5000, batch_size=64)
     return c

@@ -29,7 +29,7 @@ def get_config(size: str = '124m'):
     c.data.update(corpus='shakespeare', tokenizer='gpt2')
     c.model.update(block_size=1024, n_layer=n_layer, n_head=n_head, n_embd=n_embd)
     c.model.update(position='learned', norm='layer', activation='gelu', qk_norm=False, bias=True)
-    c.model.update(tied_head=True, residual_init='scaled', dtype='bfloat16', vocab_multiple=128)
+    c.model.update(tied_head=True, residual_init='scaled', vocab_multiple=128)
     c.train.update(steps=5000, batch_size=32, learning_rate=6e-4, min_learning_rate=6e-5)
     c.train.update(warmup_steps=200, beta2=0.95, logits_chunk=256, eval_every=250)
     c.sample.update(max_new_tokens=200, temperature=0.8, top_k=50)

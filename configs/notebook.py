@@ -26,9 +26,7 @@ def get_config(size: str = 'small'):
         c.model.update(block_size=32, n_layer=4, n_head=4, n_embd=64)
         c.train.update(steps=5000, batch_size=16, learning_rate=1e-3, steps_per_call=10)
     else:
-        c.model.update(
-            block_size=256, n_layer=6, n_head=6, n_embd=384, dropout=0.2, dtype='bfloat16'
-        )
+        c.model.update(block_size=256, n_layer=6, n_head=6, n_embd=384, dropout=0.2)
         c.train.update(steps=5000, batch_size=64, learning_rate=3e-4)
     c.train.update(schedule='constant', eval_every=500, save_every=500)
     return c

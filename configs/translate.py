@@ -28,7 +28,7 @@ def get_config(size: str = ''):
         c.model.update(n_layer=2, n_head=4, n_embd=160)
         c.train.update(steps=1500, batch_size=32, learning_rate=4e-3, warmup_steps=50)
     elif size == 'base':
-        c.model.update(n_layer=6, n_head=8, n_embd=512, dropout=0.2, dtype='bfloat16')
+        c.model.update(n_layer=6, n_head=8, n_embd=512, dropout=0.2)
         c.train.update(steps=8000, batch_size=128, learning_rate=1e-3, warmup_steps=200)
     else:
         raise UserError(f'configs/translate.py:{size} is unknown; use :small or :base')

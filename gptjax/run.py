@@ -30,7 +30,7 @@ class Run:
     task: Task
     params: dict
     step: int
-    layout: Layout  # of the parameters: a copy on every device
+    layout: Layout  # of the parameters, and of evaluation
 
     @classmethod
     def open(
@@ -51,7 +51,8 @@ class Run:
             raise UserError(f'there is no trained model in {workdir}; train one first')
         config = run_files.load_config(workdir)
         task = tasks.load(config, workdir, asked)
-        layout = Layout(MeshConfig(), jax.device_count())
+        tokens = config.train.batch_size * config.model.block_size
+        layout = Layout(MeshConfig(), jax.device_count(), params=task.count_params(), tokens=tokens)
         step, state = run_files.restore(task, workdir, checkpoint, layout)
         params = jax.block_until_ready(state.params)
         return cls(workdir, task.config, task, params, step, layout)

@@ -12,6 +12,7 @@ from gptjax.config import Config
 from gptjax.config.schema import flatten
 from gptjax.console import say
 from gptjax.errors import UserError
+from gptjax.models.linear import compute_dtype
 from gptjax.parallel.mesh import Layout
 from gptjax.tasks.protocols import Task
 from gptjax.training.loop import Outcome, abstract_state, initial_state, train
@@ -34,8 +35,14 @@ def train_run(config: Config, workdir: Path) -> Outcome | None:
             f'{workdir} already holds a run and train.resume=never; '
             'use another work directory, or train.resume=auto to continue it'
         )
-    layout = Layout(config.mesh, config.train.batch_size // config.train.accumulate)
     task = tasks.create(config, say)
+    parts = config.train.accumulate
+    layout = Layout(
+        config.mesh,
+        config.train.batch_size // parts,
+        params=task.count_params(),
+        tokens=task.tokens_per_step() // parts,
+    )
     checkpoints = run_files.checkpoints(workdir, config.train.keep)
     like = abstract_state(task, layout)
     if checkpoints.saved() and not exists:
@@ -103,12 +110,12 @@ def _require_same(task: Task, workdir: Path) -> None:
 
 def _announce(task: Task, layout: Layout) -> None:
     """Says on what the run computes and what it will train."""
-    devices = layout.mesh.devices
-    kind, count = devices.flat[0].device_kind, devices.size
-    where = 'No GPU found' if jax.default_backend() == 'cpu' else f'Found {kind}'
-    where += f' (computing on {count} CPU devices)' if layout.must_wait else ''
+    kind, count = layout.mesh.devices.flat[0].device_kind, layout.mesh.size
+    found = 'No GPU found' if jax.default_backend() == 'cpu' else f'Found {kind}'
+    copies = f'split over {count} devices' if count > 1 else 'on one device'
+    dtype = compute_dtype(task.config.model)
     train_config = task.config.train
-    say(f'{where}: training {task.config.name}, {task.describe_model()}')
+    say(f'{found}: training {task.config.name}, {task.describe_model()}, in {dtype} {copies}')
     say(
         f'{train_config.steps} steps of {task.tokens_per_step():,} tokens, '
         f'{task.describe_data()}; the first step compiles'

@@ -57,9 +57,10 @@ class ModelConfig:
         choices=('zero', 'plain', 'scaled'),
     )
     dtype: str = knob(
-        'float32',
-        'type of computation; parameters stay float32',
-        choices=('float32', 'bfloat16'),
+        'auto',
+        'type of computation (parameters stay float32); auto: bfloat16 on a GPU or TPU that '
+        'multiplies it, otherwise float32',
+        choices=('auto', 'float32', 'bfloat16'),
     )
 
     def __post_init__(self) -> None:

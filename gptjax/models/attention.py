@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from gptjax.config import ModelConfig
 from gptjax.errors import UserError
 from gptjax.models.cache import LayerCache
-from gptjax.models.linear import dense, residual_std
+from gptjax.models.linear import compute_dtype, dense, residual_std
 
 
 def causal_mask(pos_BT: jax.Array, key_pos_BS: jax.Array) -> jax.Array:
@@ -65,8 +65,8 @@ def why_not_cudnn(config: ModelConfig, train: bool) -> str:
     width = config.n_embd // config.n_head
     if 'cuda' not in _device().client.platform_version:
         return 'there is no NVIDIA GPU'
-    if config.dtype == 'float32':
-        return 'model.dtype=float32, and it needs bfloat16'
+    if compute_dtype(config) == 'float32':
+        return 'the model computes in float32, and it needs bfloat16'
     if width % 8 or width > 128:
         return f'a head is {width} wide, and it needs a multiple of 8 up to 128'
     if train and config.dropout:

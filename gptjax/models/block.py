@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from gptjax.config import ModelConfig
 from gptjax.models.attention import Attention
 from gptjax.models.cache import LayerCache
-from gptjax.models.linear import dense, residual_std
+from gptjax.models.linear import compute_dtype, dense, residual_std
 
 
 def apply(model: nn.Module, variables: dict, *args: Any, **options: Any) -> Any:
@@ -64,14 +64,16 @@ def position_table(config: ModelConfig) -> nn.Embed | None:
     if config.position != 'learned':
         return None
     init = nn.initializers.normal(0.02)
-    return nn.Embed(config.block_size, config.n_embd, dtype=config.dtype, embedding_init=init)
+    return nn.Embed(
+        config.block_size, config.n_embd, dtype=compute_dtype(config), embedding_init=init
+    )
 
 
 def norm(config: ModelConfig, name: str | None) -> nn.Module:
     """Layer norm (with the configuration's biases) or RMS norm, statistics in float32."""
     if config.norm == 'rms':
-        return nn.RMSNorm(dtype=config.dtype, name=name)
-    return nn.LayerNorm(epsilon=1e-5, use_bias=config.bias, dtype=config.dtype, name=name)
+        return nn.RMSNorm(dtype=compute_dtype(config), name=name)
+    return nn.LayerNorm(epsilon=1e-5, use_bias=config.bias, dtype=compute_dtype(config), name=name)
 
 
 class FeedForward(nn.Module):

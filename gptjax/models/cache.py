@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gptjax.config import ModelConfig
+from gptjax.models.linear import compute_dtype
 
 # The position of padding and of an empty slot: no query attends to a key at this position.
 NO_POSITION = jnp.iinfo(jnp.int32).max
@@ -50,7 +51,8 @@ class Cache(flax.struct.PyTreeNode):
         shape = (batch_size * config.n_head, slots, config.n_embd // config.n_head)
         # Arrays of their own for keys and values: a buffer can be donated only once.
         k_MSH, v_MSH = (
-            tuple(jnp.zeros(shape, config.dtype) for _ in range(config.n_layer)) for _ in range(2)
+            tuple(jnp.zeros(shape, compute_dtype(config)) for _ in range(config.n_layer))
+            for _ in range(2)
         )
         pos_BS = jnp.full((batch_size, slots), NO_POSITION)
         tokens_BS = jnp.zeros_like(pos_BS) if config.ngram > 1 else None

@@ -11,7 +11,7 @@ from gptjax.config import ModelConfig
 from gptjax.models.attention import causal_mask
 from gptjax.models.block import Block, make_blocks, norm, position_table, with_positions
 from gptjax.models.cache import Cache, LayerCache
-from gptjax.models.linear import dense
+from gptjax.models.linear import compute_dtype, dense, promote, unembed
 from gptjax.models.ngram import NgramEmbedding
 
 
@@ -40,7 +40,7 @@ class Decoder(nn.Module):
         self.padded_size = -(-self.vocab_size // config.vocab_multiple) * config.vocab_multiple
         init = nn.initializers.normal(0.02)
         self.embed = nn.Embed(
-            self.padded_size, config.n_embd, dtype=config.dtype, embedding_init=init
+            self.padded_size, config.n_embd, dtype=compute_dtype(config), embedding_init=init
         )
         if config.ngram > 1:
             self.embed_ngrams = NgramEmbedding(config, init)
@@ -124,7 +124,11 @@ class Decoder(nn.Module):
 
     def logits(self, x_BTD: jax.Array) -> jax.Array:
         """The output head: (B, T, D) -> (B, T, V); ids that only pad the table get -infinity."""
-        logits_BTV = self.embed.attend(x_BTD) if self.config.tied_head else self.head(x_BTD)
+        if self.config.tied_head:
+            (table_VD,) = promote(self.embed.embedding, dtype=x_BTD.dtype)
+            logits_BTV = unembed(x_BTD, table_VD)
+        else:
+            logits_BTV = self.head(x_BTD)
         if self.padded_size == self.vocab_size:
             return logits_BTV
         return jnp.where(jnp.arange(self.padded_size) < self.vocab_size, logits_BTV, -jnp.inf)

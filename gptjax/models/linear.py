@@ -2,10 +2,12 @@
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from gptjax.config import ModelConfig
@@ -14,9 +16,28 @@ Axes = int | tuple[int, ...]
 KeyPath = tuple[jax.tree_util.DictKey, ...]  # of a parameter: the names of modules
 
 
+def compute_dtype(config: ModelConfig) -> str:
+    """The type of computation, with `auto` resolved for the devices that JAX has."""
+    if config.dtype != 'auto':
+        return config.dtype
+    device = jax.devices()[0]
+    if device.platform == 'gpu':  # NVIDIA's first that multiplies bfloat16 is 8.0 (A100).
+        return 'bfloat16' if float(device.compute_capability) >= 8 else 'float32'
+    return 'float32' if device.platform == 'cpu' else 'bfloat16'
+
+
+def multiply(x: Array, w: Array, dims: Any, **_: object) -> Array:
+    """`jax.lax.dot_general` of the last axes of x with the first of w, made for its gradient.
+
+    If w has a smaller type than x, x is rounded to it and the product is summed in the type of x.
+    """
+    (contracted, _), _ = dims
+    return _multiply(x, w, len(contracted))
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _multiply(x: Array, w: Array, n: int) -> Array:
-    return jax.lax.dot_general(x, w, ((range(x.ndim - n, x.ndim), range(n)), ((), ())))
+    return _dot(x, w, (range(x.ndim - n, x.ndim), range(n)))
 
 
 def _multiply_forward(x: Array, w: Array, n: int) -> tuple[Array, tuple[Array, Array]]:
@@ -28,18 +49,46 @@ def _multiply_backward(n: int, x_and_w: tuple[Array, Array], dy: Array) -> tuple
     # JAX's own rule gives the gradient of w transposed, and its transposition ends up in every use
     # of it: the norm, the clipping and both moments of AdamW stride through memory.
     batch = range(x.ndim - n)
-    dw = jax.lax.dot_general(x, dy, ((batch, batch), ((), ())))
-    dx = jax.lax.dot_general(dy, w, ((range(len(batch), dy.ndim), range(n, w.ndim)), ((), ())))
-    return dx, dw
+    dx = _dot(dy, w, (range(len(batch), dy.ndim), range(n, w.ndim)))
+    return dx, _dot(x, dy, (batch, batch))
 
 
 _multiply.defvjp(_multiply_forward, _multiply_backward)
 
 
-def multiply(x: Array, w: Array, dims: Any, **_: object) -> Array:
-    """`jax.lax.dot_general` of the last axes of x with the first of w, made for its gradient."""
-    (contracted, _), _ = dims
-    return _multiply(x, w, len(contracted))
+@jax.custom_vjp
+def unembed(x_BTD: Array, table_VD: Array) -> Array:
+    """Products (B, T, V) with all rows of an embedding table; types and gradient as `multiply`."""
+    return _dot(x_BTD, table_VD, ((2,), (1,)))
+
+
+def _unembed_forward(x_BTD: Array, table_VD: Array) -> tuple[Array, tuple[Array, Array]]:
+    return unembed(x_BTD, table_VD), (x_BTD, table_VD)
+
+
+def _unembed_backward(x_and_table: tuple[Array, Array], dy_BTV: Array) -> tuple[Array, Array]:
+    x_BTD, table_VD = x_and_table
+    return _dot(dy_BTV, table_VD, ((2,), (0,))), _dot(dy_BTV, x_BTD, ((0, 1), (0, 1)))
+
+
+unembed.defvjp(_unembed_forward, _unembed_backward)
+
+
+def _dot(a: Array, b: Array, axes: tuple[Sequence[int], Sequence[int]]) -> Array:
+    return jax.lax.dot_general(
+        a.astype(b.dtype) if b.dtype.itemsize < a.dtype.itemsize else a,
+        b,
+        (axes, ((), ())),
+        preferred_element_type=a.dtype,
+    )
+
+
+def promote(*arrays: Array | None, dtype: Any = None, **_: object) -> list[Array | None]:
+    """flax's promotion of inputs and parameters to the compute type, but smaller types stay."""
+    wanted = jnp.dtype(dtype)
+    return [
+        x if x is None or x.dtype.itemsize < wanted.itemsize else x.astype(wanted) for x in arrays
+    ]
 
 
 def dense(
@@ -63,8 +112,9 @@ def dense(
         features,
         axis=axis,
         use_bias=config.bias if bias is None else bias,
-        dtype=config.dtype,
+        dtype=compute_dtype(config),
         dot_general=multiply,
+        promote_dtype=promote,
         kernel_init=nn.initializers.normal(std) if std else nn.initializers.zeros,
         name=name,
     )

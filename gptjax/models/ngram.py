@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from gptjax.config import ModelConfig
+from gptjax.models.linear import compute_dtype
 
 Stored = tuple[jax.Array, jax.Array, jax.Array]
 NONE = -1  # where a text has no token: before its first
@@ -38,7 +39,7 @@ class NgramEmbedding(nn.Module):
         runs_NBT = jnp.concatenate([before_NBT, tokens_BT[None]])
         size = (self.config.ngram_rows, self.config.n_embd)
         embed = functools.partial(
-            nn.Embed, *size, dtype=self.config.dtype, embedding_init=self.embedding_init
+            nn.Embed, *size, dtype=compute_dtype(self.config), embedding_init=self.embedding_init
         )
         parts = (embed(name=f'last_{i}')(rows(runs_NBT[-i:], size[0])) for i in range(2, n + 2))
         return cast(jax.Array, sum(parts))  # By its type, sum may give 0.

@@ -17,6 +17,9 @@ from jax.tree_util import KeyPath
 from gptjax.config import MeshConfig
 from gptjax.errors import UserError
 
+# Of a CPU: with more, a copy of the model for each device costs more than it gains.
+MOST_PARAMS_PER_TOKEN = 50_000
+
 Tree = TypeVar('Tree')  # nested arrays
 
 # The first pattern that is found in a parameter's path decides. N heads are split, never one head.
@@ -37,19 +40,25 @@ RULES = (
 class Layout:
     """The mesh of a run, and where states and batches go on it."""
 
-    def __init__(self, config: MeshConfig, batch_size: int) -> None:
+    def __init__(
+        self, config: MeshConfig, batch_size: int, *, params: int = 0, tokens: int = 1
+    ) -> None:
         """Arranges the devices.
 
         Args:
-          config: its `data` of 0 means as many as there are, so far as they divide the batch.
+          config: its `data` of 0 means as many as there are, so far as they divide the batch and
+            copies of the model pay.
           batch_size: rows that are computed at a time.
+          params: numbers in the model.
+          tokens: of all these rows together.
 
         Raises:
           UserError: there are too few devices, or they do not divide the batch.
         """
         model_parts = config.fsdp * config.tensor
+        most = jax.device_count() // model_parts if copies_pay(params, tokens) else 1
         data = config.data or _largest_divisor(
-            batch_size // math.gcd(batch_size, config.fsdp), jax.device_count() // model_parts
+            batch_size // math.gcd(batch_size, config.fsdp), most
         )
         shape = (data, config.fsdp, config.tensor)
         wanted = math.prod(shape)
@@ -113,6 +122,15 @@ class Layout:
     def _parts(self, axes: str | tuple[str, ...]) -> int:
         names = (axes,) if isinstance(axes, str) else axes
         return math.prod(self.mesh.shape[name] for name in names)
+
+
+def copies_pay(params: int, tokens: int) -> bool:
+    """Whether it is faster to split the rows over devices that each have a copy of the model.
+
+    The devices of a CPU share its memory, which then holds, reads and writes every copy, while one
+    device already uses all cores for large matrix products. docs/performance.md has the table.
+    """
+    return jax.default_backend() != 'cpu' or params <= MOST_PARAMS_PER_TOKEN * tokens
 
 
 def _largest_divisor(number: int, limit: int) -> int:

@@ -34,7 +34,9 @@ class JaxSubject:
         assert isinstance(task, LanguageModel)
         self.task = task
         train = job.config.train
-        self.layout = Layout(job.config.mesh, train.batch_size // train.accumulate)
+        rows, tokens = train.batch_size // train.accumulate, task.tokens_per_step()
+        size = {'params': task.count_params(), 'tokens': tokens // train.accumulate}
+        self.layout = Layout(job.config.mesh, rows, **size)
         state = initial_state(self.task, self.layout)
         weights = job.weights()
         names = [name.removeprefix('params.') for name in flat_leaves(state.params)]

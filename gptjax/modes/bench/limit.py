@@ -1,0 +1,124 @@
+"""The limit of the machine: the time of a program's matrix products, and how fast memory is read.
+
+Nothing that multiplies these matrices can be faster with the same library; what a side of a
+benchmark needs beyond that is spent on everything else.
+"""
+
+import functools
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+PASSES = 3  # of which the fastest counts
+READ_BYTES = 2**28  # on each device: more than any cache holds
+
+
+class Product(NamedTuple):
+    """`batch` products of (rows, inner) @ (inner, columns) in a type."""
+
+    batch: int
+    rows: int
+    inner: int
+    columns: int
+    dtype: str
+
+    @property
+    def flops(self) -> int:
+        """A multiplication and an addition for each entry of each row."""
+        return 2 * self.batch * self.rows * self.inner * self.columns
+
+
+def products(function: Callable, *args: Any) -> list[Product]:
+    """All matrix products that a function does with arguments of these shapes, in their order."""
+    return list(_products(jax.make_jaxpr(function)(*args).jaxpr))
+
+
+def _products(jaxpr: Any) -> Iterator[Product]:
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == 'dot_general':
+            yield _product(equation)
+        inner = [
+            getattr(value, 'jaxpr', value)
+            for parameter in equation.params.values()
+            for value in (parameter if isinstance(parameter, tuple | list) else [parameter])
+            if hasattr(getattr(value, 'jaxpr', value), 'eqns')
+        ]
+        if equation.primitive.name == 'cond':
+            inner = inner[:1]  # One branch runs. Ours have the same products, or none.
+        for _ in range(equation.params.get('length', 1)):
+            for part in inner:
+                yield from _products(part)
+
+
+def _product(equation: Any) -> Product:
+    (lhs, rhs), out = (v.aval for v in equation.invars), equation.outvars[0].aval
+    (contracting, _), (batch, _) = equation.params['dimension_numbers']
+    count = math.prod(lhs.shape[i] for i in batch)
+    inner = math.prod(lhs.shape[i] for i in contracting)
+    rows = math.prod(lhs.shape) // (count * inner)
+    return Product(count, rows, inner, math.prod(rhs.shape) // (count * inner), str(out.dtype))
+
+
+def seconds(all_products: list[Product], devices: int = 1) -> float:
+    """Least seconds in which each of some devices does all of the products, all at once.
+
+    Every product has operands of its own, as in a model whose layers have their own weights.
+    """
+    mesh = Mesh(jax.devices()[:devices], ('data',))
+    make = functools.partial(_operands, tuple(all_products), devices)
+    operands = jax.jit(make, out_shardings=NamedSharding(mesh, P('data')))()
+
+    @jax.jit
+    @functools.partial(jax.shard_map, mesh=mesh, in_specs=P('data'), out_specs=P('data'))
+    def multiply(operands: list) -> jax.Array:
+        done = jnp.zeros(1)
+        for lhs, rhs in operands:
+            # The barriers keep XLA from leaving out products, or parts of them, and their order.
+            lhs, done = jax.lax.optimization_barrier((lhs[0], done))
+            done = done + jax.lax.optimization_barrier(lhs @ rhs[0]).ravel()[:1]
+        return done
+
+    return _least(functools.partial(multiply, operands))
+
+
+def bandwidth() -> float:
+    """Bytes a second that all devices together read from main memory."""
+    devices = jax.devices()
+    mesh = Mesh(devices, ('data',))
+    rows = len(devices) * READ_BYTES // 2**14
+    make = functools.partial(jnp.ones, (rows, 2**12), jnp.float32)
+    array = jax.jit(make, out_shardings=NamedSharding(mesh, P('data')))()
+    spec = P('data')
+
+    @jax.jit
+    @functools.partial(jax.shard_map, mesh=mesh, in_specs=spec, out_specs=spec)
+    def read(part: jax.Array) -> jax.Array:
+        return jnp.max(part, axis=0, keepdims=True)
+
+    return array.nbytes / _least(functools.partial(read, array))
+
+
+def _operands(all_products: tuple[Product, ...], devices: int) -> list:
+    return [
+        (
+            jnp.full((devices, p.batch, p.rows, p.inner), 0.5, p.dtype),
+            jnp.full((devices, p.batch, p.inner, p.columns), 0.5, p.dtype),
+        )
+        for p in all_products
+    ]
+
+
+def _least(run: Callable[[], jax.Array]) -> float:
+    jax.block_until_ready(run())
+    times = []
+    for _ in range(PASSES):
+        began = time.perf_counter()
+        jax.block_until_ready(run())
+        times.append(time.perf_counter() - began)
+    return min(times)
