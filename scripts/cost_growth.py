@@ -70,7 +70,7 @@ def measure(point: dict) -> dict:
     import numpy as np
 
     from gptjax.config import Config, ModelConfig, TrainConfig
-    from gptjax.modes.bench.worker import resident_bytes
+    from gptjax.modes.bench.machine import resident_bytes
     from gptjax.parallel.mesh import Layout
     from gptjax.tasks.language_model.task import LanguageModel
     from gptjax.text.token_files import Corpus

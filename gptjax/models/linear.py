@@ -133,3 +133,16 @@ def residual_std(config: ModelConfig) -> float:
     """Initial scale of the last matrix of a residual branch (there are two in each block)."""
     scaled = 0.02 * (2 * config.n_layer) ** -0.5  # GPT-2
     return {'zero': 0.0, 'plain': 0.02, 'scaled': scaled}[config.residual_init]
+
+
+def is_multiplied(path: KeyPath) -> bool:
+    """Whether the variable is a matrix of a product, not a table, bias or scale."""
+    module, name = path[-2].key, path[-1].key
+    return name == 'kernel' or (name == 'embedding' and module == 'embed')
+
+
+def reduced(variables: Any, dtype: str) -> Any:
+    """The same variables with all matrices of products in another type."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, x: x.astype(dtype) if is_multiplied(path) else x, variables
+    )

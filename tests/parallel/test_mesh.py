@@ -53,6 +53,20 @@ def test_automatic_data_parallelism_divides_the_batch(batch_size, fsdp, data):
     assert layout.mesh.shape['data'] == data
 
 
+def test_a_model_is_copied_only_where_its_rows_are_many_enough_for_its_size():
+    size = {'params': 124_000_000}
+    assert Layout(MeshConfig(), 8, **size, tokens=256).mesh.size == 1
+    assert Layout(MeshConfig(), 8, **size, tokens=100_000).mesh.size == 8
+    assert Layout(MeshConfig(data=2), 8, **size, tokens=256).mesh.size == 2  # As was asked.
+    assert Layout(MeshConfig(fsdp=4), 8, **size, tokens=256).mesh.size == 4
+
+
+def test_an_accelerator_is_always_used_as_a_whole(monkeypatch):
+    """Each has its own memory."""
+    monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+    assert Layout(MeshConfig(), 8, params=124_000_000, tokens=256).mesh.size == 8
+
+
 def test_cpu_devices_are_waited_for_only_when_there_are_several():
     assert Layout(MeshConfig(data=2), 8).must_wait
     assert not Layout(MeshConfig(data=1), 8).must_wait

@@ -19,7 +19,7 @@ import jax
 from gptjax.config import Config, ModelConfig, TrainConfig
 from gptjax.tasks.language_model.task import LanguageModel
 from gptjax.text.token_files import Corpus, open_split
-from gptjax.modes.bench.worker import resident_bytes
+from gptjax.modes.bench.machine import resident_bytes
 from gptjax.training.loop import StepRunner, initial_state
 from gptjax.parallel.mesh import Layout
 

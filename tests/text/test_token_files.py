@@ -158,7 +158,7 @@ def test_a_large_text_needs_no_more_memory_than_a_small_one(tmp_path):
     program = (
         'import sys; from pathlib import Path; from gptjax.text import token_files\n'
         'from gptjax.config import DataConfig; from gptjax.text.corpora import Source\n'
-        'from gptjax.modes.bench.worker import resident_bytes\n'
+        'from gptjax.modes.bench.machine import resident_bytes\n'
         'before = resident_bytes()\n'
         'data = DataConfig(cache_dir=sys.argv[2])\n'
         'c = token_files.prepare(Source((Path(sys.argv[1]),)), data)\n'

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gptjax.modes.bench import worker
+from gptjax.modes.bench import machine, worker
 from gptjax.parallel import devices
 
 if TYPE_CHECKING:
@@ -22,11 +22,13 @@ class JaxSubject:
 
         from gptjax import tasks
         from gptjax.console import say
+        from gptjax.modes.bench import limit
         from gptjax.parallel.mesh import Layout
         from gptjax.tasks.language_model.task import LanguageModel
         from gptjax.training.checkpoint import flat_leaves
         from gptjax.training.loop import StepRunner, initial_state
 
+        self._limit = limit
         if job.exact:
             jax.config.update('jax_default_matmul_precision', 'highest')
         self._jax = jax
@@ -89,6 +91,26 @@ class JaxSubject:
             generate(engine, [np.zeros(1, np.int32)], config)
         return time.perf_counter() - began
 
+    def limit(self) -> dict[str, float]:
+        """What the machine allows at most, measured now.
+
+        Returns:
+          `step_s`: seconds of the matrix products of a train step alone; `flops_per_s` of these;
+          `weights` that each decoded token is multiplied with, the `weight_bytes` that they take,
+          and `bytes_per_s` at which all cores read as many.
+        """
+        batch = self.task.train_batch(0)
+        step_s, flops = self._limit.of_step(self.task.train_step, self.state, batch)
+        weights = self._limit.weights(self.state.params['params'])
+        weight_bytes = weights * self._jax.numpy.dtype(self.task.config.model.dtype).itemsize
+        return {
+            'step_s': step_s,
+            'flops_per_s': flops / step_s,
+            'weights': weights,
+            'weight_bytes': weight_bytes,
+            'bytes_per_s': self._limit.bandwidth(weight_bytes),
+        }
+
     def about(self) -> dict:
         """Versions, devices and memory."""
         device = self._jax.devices()[0]
@@ -97,7 +119,7 @@ class JaxSubject:
         stats = device.memory_stats() or {}
         if 'peak_bytes_in_use' in stats:
             about['peak_bytes'] = stats['peak_bytes_in_use']
-        return about | {'resident_bytes': worker.resident_bytes()}
+        return about | {'resident_bytes': machine.resident_bytes()}
 
     def _arrays(self, tree: Any) -> worker.Arrays:
         leaves = map(np.asarray, self._jax.tree.leaves(tree))

@@ -15,8 +15,11 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from gptjax.models.linear import is_multiplied
+
 PASSES = 3  # of which the fastest counts
-READ_BYTES = 2**28  # on each device: more than any cache holds
+LEAST_BYTES = 2**28  # read in one call, so that the call itself takes no time
+WIDTH = 2**10  # of the rows that are read
 
 
 class Product(NamedTuple):
@@ -32,6 +35,28 @@ class Product(NamedTuple):
     def flops(self) -> int:
         """A multiplication and an addition for each entry of each row."""
         return 2 * self.batch * self.rows * self.inner * self.columns
+
+
+def of_step(train_step: Callable, state: Any, batch: dict) -> tuple[float, int]:
+    """Least seconds of a train step's matrix products, and how many operations they are.
+
+    On a CPU also with the rows split over one device for each core, whichever is faster.
+    """
+    rows = {len(values) for values in batch.values()}.pop()
+    counts = {1, jax.device_count() if jax.default_backend() == 'cpu' else 1}
+    times, flops = [], 0
+    for n in (n for n in counts if rows % n == 0):
+        part = {name: values[: rows // n] for name, values in batch.items()}
+        found = products(train_step, state, part)
+        flops = n * sum(product.flops for product in found)
+        times.append(seconds(found, n))
+    return min(times), flops
+
+
+def weights(params: Any) -> int:
+    """Numbers in all matrices that a decoded token is multiplied with."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return sum(leaf.size for path, leaf in leaves if is_multiplied(path))
 
 
 def products(function: Callable, *args: Any) -> list[Product]:
@@ -57,12 +82,12 @@ def _products(jaxpr: Any) -> Iterator[Product]:
 
 
 def _product(equation: Any) -> Product:
-    (lhs, rhs), out = (v.aval for v in equation.invars), equation.outvars[0].aval
+    lhs, rhs = (v.aval for v in equation.invars)
     (contracting, _), (batch, _) = equation.params['dimension_numbers']
     count = math.prod(lhs.shape[i] for i in batch)
     inner = math.prod(lhs.shape[i] for i in contracting)
     rows = math.prod(lhs.shape) // (count * inner)
-    return Product(count, rows, inner, math.prod(rhs.shape) // (count * inner), str(out.dtype))
+    return Product(count, rows, inner, math.prod(rhs.shape) // (count * inner), str(rhs.dtype))
 
 
 def seconds(all_products: list[Product], devices: int = 1) -> float:
@@ -87,21 +112,30 @@ def seconds(all_products: list[Product], devices: int = 1) -> float:
     return _least(functools.partial(multiply, operands))
 
 
-def bandwidth() -> float:
-    """Bytes a second that all devices together read from main memory."""
-    devices = jax.devices()
-    mesh = Mesh(devices, ('data',))
-    rows = len(devices) * READ_BYTES // 2**14
-    make = functools.partial(jnp.ones, (rows, 2**12), jnp.float32)
-    array = jax.jit(make, out_shardings=NamedSharding(mesh, P('data')))()
-    spec = P('data')
+def bandwidth(n_bytes: int) -> float:
+    """Bytes a second at which all cores read this many bytes again and again, as decoding does."""
+    return max(n_bytes / _seconds_to_read(n_bytes, n) for n in {1, jax.device_count()})
+
+
+def _seconds_to_read(n_bytes: int, devices: int) -> float:
+    mesh, spec = Mesh(jax.devices()[:devices], ('data',)), P('data')
+    rows = max(1, n_bytes // (4 * WIDTH * devices)) * devices
+    times = max(1, LEAST_BYTES // n_bytes)
+    make = functools.partial(jnp.ones, (rows, WIDTH), jnp.float32)
+    array = jax.jit(make, out_shardings=NamedSharding(mesh, spec))()
 
     @jax.jit
     @functools.partial(jax.shard_map, mesh=mesh, in_specs=spec, out_specs=spec)
     def read(part: jax.Array) -> jax.Array:
-        return jnp.max(part, axis=0, keepdims=True)
+        def again(_: int, row: jax.Array) -> jax.Array:
+            # The barrier keeps the product in the loop.
+            seen, row = jax.lax.optimization_barrier((part, row))
+            return row + (row @ seen.T).max()
 
-    return array.nbytes / _least(functools.partial(read, array))
+        row = jax.lax.pcast(jnp.ones((1, WIDTH)), 'data', to='varying')
+        return jax.lax.fori_loop(0, times, again, row)
+
+    return _least(functools.partial(read, array)) / times * n_bytes / array.nbytes
 
 
 def _operands(all_products: tuple[Product, ...], devices: int) -> list:

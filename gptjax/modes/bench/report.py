@@ -12,12 +12,14 @@ NAMES = {
 
 def table(result: dict) -> str:
     """All measurements as lines of text; ratios are ours over theirs."""
-    lines = [f'{"":<26}{"tokens/s":>12}{"least":>12}{"most":>12}{"ratio":>8}  of all turns']
+    lines = [f'{"":<26}{"tokens/s":>12}{"least":>12}{"most":>12}{"of limit":>10}{"ratio":>8}  all']
     for title, group in _groups(result):
-        lines.append(title)
+        most = limit(result, group)
+        lines.append(f'{title}; the limit is {most:,.0f} tokens/s')
         for name, figures in group['sides'].items():
             speeds = (figures[key] for key in ('tokens_per_s', 'least', 'most'))
             line = f'  {NAMES[name]:<24}' + ''.join(f'{speed:>12,.0f}' for speed in speeds)
+            line += f'{figures["tokens_per_s"] / most:>10.2f}'
             if name in group['ratios']:
                 ratios = group['ratios'][name]
                 spread = f'{min(ratios["all"]):.2f} to {max(ratios["all"]):.2f}'
@@ -31,7 +33,24 @@ def table(result: dict) -> str:
             f'first step {figures["first_step_s"]:.1f} s, '
             f'{result["about"][name]["resident_bytes"] / 1e6:,.0f} MB of main memory'
         )
+    most = result['limit']
+    lines.append(
+        f'Limit: {1e3 * most["step_s"]:.1f} ms for the matrix products of a step '
+        f'({most["flops_per_s"] / 1e9:.0f} GFLOP/s); {most["weight_bytes"] / 1e6:,.1f} MB of '
+        f'weights, read at {most["bytes_per_s"] / 1e9:.1f} GB/s, for the tokens of a decoding step'
+    )
     return '\n'.join(lines)
+
+
+def limit(result: dict, group: dict) -> float:
+    """Tokens a second that the machine allows: it reads all weights, and multiplies with them."""
+    most = result['limit']
+    if 'batch_size' not in group:
+        return result['tokens_per_step'] / most['step_s']
+    rows = group['batch_size']
+    flops = 2 * rows * most['weights']
+    reading_s = most['weight_bytes'] / most['bytes_per_s']
+    return rows / max(reading_s, flops / most['flops_per_s'])
 
 
 def draw(result: dict, path: Path) -> None:

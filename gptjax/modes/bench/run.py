@@ -5,8 +5,6 @@ import datetime
 import functools
 import importlib.util
 import json
-import os
-import platform
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping
@@ -23,7 +21,8 @@ from gptjax.console import say
 from gptjax.errors import UserError
 from gptjax.files import write_atomically
 from gptjax.interop import hf_gpt2
-from gptjax.modes.bench import report
+from gptjax.models.linear import compute_dtype
+from gptjax.modes.bench import machine, report
 from gptjax.modes.bench.worker import Arrays, Job, Worker
 from gptjax.modes.request import Request
 from gptjax.tasks.language_model.task import LanguageModel
@@ -57,7 +56,8 @@ def run(request: Request) -> int:
     result: dict[str, Any] = {
         'command': f'{request.command} --mode=bench',
         'date': datetime.date.today().isoformat(),
-        'hardware': f'{platform.processor() or platform.machine()}, {os.cpu_count()} cores',
+        'hardware': machine.hardware(),
+        'tokens_per_step': task.tokens_per_step(),
         'parameters': task.count_params(),
         'flops_per_token': task.flops_per_token(),
     }
@@ -74,6 +74,7 @@ def run(request: Request) -> int:
                 workers[f'torch_{mode}'] = stack.enter_context(Worker(TWIN, mode_job))
             result['train'] = time_training(workers, config, task, result['flops_per_token'])
             result['generate'] = time_generation(workers, config)
+            result['limit'] = workers['jax'].call('limit')
             result['about'] = {name: worker.call('about') for name, worker in workers.items()}
     workdir.mkdir(parents=True, exist_ok=True)
     write_atomically(workdir / 'bench.json', json.dumps(result, indent=1).encode() + b'\n')
@@ -95,8 +96,9 @@ def make_job(task: LanguageModel, folder: Path) -> Job:
     np.savez(folder / 'weights.npz', **weights)
     schedule = make_optimizer(task.config.train).schedule
     split = task.corpus.splits[0]
+    model = dataclasses.replace(task.config.model, dtype=compute_dtype(task.config.model))
     return Job(
-        config=task.config,
+        config=dataclasses.replace(task.config, model=model),
         vocab_size=task.tokenizer.vocab_size,
         folder=folder,
         tokens_path=split.path,

@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812, everybody's name for it
 from torch import nn
 
 from gptjax.config import TrainConfig
-from gptjax.modes.bench import worker
+from gptjax.modes.bench import machine, worker
 from gptjax.modes.bench.torch_twin import Twin
 
 
@@ -125,7 +125,7 @@ class TorchSubject:
         about = {'version': torch.__version__, 'threads': torch.get_num_threads()}
         if self.device == 'cuda':
             about['peak_bytes'] = torch.cuda.max_memory_allocated()
-        return about | {'resident_bytes': worker.resident_bytes()}
+        return about | {'resident_bytes': machine.resident_bytes()}
 
     def _backward(self, step: int) -> torch.Tensor:
         batch = self.job.batch(self.tokens, step)

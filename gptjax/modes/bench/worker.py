@@ -7,8 +7,6 @@ input; a worker answers likewise on standard output. A worker that is not asked 
 import dataclasses
 import json
 import os
-import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -73,17 +71,6 @@ class Job:
             fields[name] = Path(fields[name])
         fields['learning_rates'] = tuple(fields['learning_rates'])
         return cls(**fields)
-
-
-def resident_bytes() -> int:
-    """The most main memory that this process had so far."""
-    status = Path('/proc/self/status')
-    if status.exists():
-        # On Linux getrusage also counts the parent as it was at the fork, which may be larger.
-        (kilobytes,) = re.findall(r'VmHWM:\s+(\d+) kB', status.read_text())
-        return int(kilobytes) * 1024
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most * (1 if sys.platform == 'darwin' else 1024)
 
 
 def serve(make_subject: Callable[[Job], Any]) -> None:

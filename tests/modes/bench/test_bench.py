@@ -56,7 +56,7 @@ def test_loss_gradients_and_three_steps_agree_with_pytorch(tiny, tmp_path, varia
 def test_a_wrong_twin_is_noticed(tiny, tmp_path, monkeypatch):
     """Another activation on one side only: parity has to fail."""
     job = run.make_job(tasks.create(tiny, print), tmp_path)
-    wrong = dataclasses.replace(job, config=replace(tiny, model={'activation': 'gelu'}))
+    wrong = dataclasses.replace(job, config=replace(job.config, model={'activation': 'gelu'}))
     original = run.Worker
 
     def worker(module, job):
@@ -103,7 +103,7 @@ def test_the_ratio_is_over_the_best_of_pytorchs_modes():
 
 
 def test_the_memory_of_the_parent_is_not_counted():
-    child = 'from gptjax.modes.bench.worker import resident_bytes; print(resident_bytes())'
+    child = 'from gptjax.modes.bench.machine import resident_bytes; print(resident_bytes())'
     parent = (
         'import subprocess, sys\n'
         "held = b'x' * 500_000_000\n"

@@ -1,0 +1,83 @@
+"""Linear maps: their gradients, weights of a smaller type, and the type of computation."""
+
+import dataclasses
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gptjax.config import ModelConfig
+from gptjax.models import linear
+from gptjax.models.decoder import Decoder
+from gptjax.models.linear import compute_dtype, unembed
+from gptjax.modes.bench import limit
+
+SMALL = ModelConfig(block_size=8, n_layer=2, n_head=2, n_embd=16, tied_head=True, dtype='float32')
+
+
+def device(platform, capability=''):
+    return types.SimpleNamespace(platform=platform, compute_capability=capability)
+
+
+@pytest.mark.parametrize(
+    ('found', 'dtype'),
+    [
+        (device('cpu'), 'float32'),
+        (device('gpu', '7.5'), 'float32'),
+        (device('gpu', '9.0'), 'bfloat16'),
+        (device('tpu'), 'bfloat16'),
+    ],
+)
+def test_auto_is_bfloat16_exactly_where_the_hardware_multiplies_it(monkeypatch, found, dtype):
+    monkeypatch.setattr(jax, 'devices', lambda: [found])
+    assert compute_dtype(ModelConfig(dtype='auto')) == dtype
+    assert compute_dtype(ModelConfig(dtype='bfloat16')) == 'bfloat16'
+    assert compute_dtype(ModelConfig(dtype='float32')) == 'float32'
+
+
+def test_the_head_and_its_gradients_are_those_of_a_plain_product():
+    keys = jax.random.split(jax.random.key(0), 3)
+    x_BTD, table_VD, weights_BTV = (
+        jax.random.normal(key, shape)
+        for key, shape in zip(keys, [(2, 3, 4), (5, 4), (2, 3, 5)], strict=True)
+    )
+
+    def gradients(product):
+        def loss(x, table):
+            return jnp.sum(weights_BTV * product(x, table))
+
+        return jax.value_and_grad(loss, (0, 1))(x_BTD, table_VD)
+
+    ours, plain = gradients(unembed), gradients(lambda x, table: x @ table.T)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), ours, plain)
+
+
+@pytest.mark.parametrize('tied_head', [True, False])
+def test_weights_of_a_smaller_type_are_multiplied_as_they_are(tied_head):
+    """No product has a float32 matrix any more, and the logits differ by rounding alone."""
+    model = Decoder(dataclasses.replace(SMALL, tied_head=tied_head, residual_init='plain'), 7)
+    tokens_BT = jnp.arange(6).reshape(1, 6)
+    params = model.init(jax.random.key(1), tokens_BT)
+    reduced = linear.reduced(params, 'bfloat16')
+    logits, _ = model.apply(params, tokens_BT)
+    rounded, _ = model.apply(reduced, tokens_BT)
+    assert rounded.dtype == jnp.float32
+    assert 0 < np.abs(rounded - logits).max() < 0.02 * np.abs(logits).max()
+    kinds = [product.dtype for product in limit.products(model.apply, reduced, tokens_BT)]
+    attention = 2 * SMALL.n_layer  # its products have no weights
+    assert kinds.count('bfloat16') == len(kinds) - attention == 6 * SMALL.n_layer + 1
+
+
+def test_only_matrices_that_are_multiplied_are_reduced():
+    model = Decoder(dataclasses.replace(SMALL, position='learned', norm='layer', bias=True), 7)
+    params = model.init(jax.random.key(1), jnp.zeros((1, 2), jnp.int32))
+    reduced = linear.reduced(params, 'bfloat16')
+    types_by_name = {
+        jax.tree_util.keystr(path, simple=True, separator='/'): str(leaf.dtype)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(reduced)
+    }
+    for name, dtype in types_by_name.items():
+        multiplied = name.endswith(('kernel', 'embed/embedding'))
+        assert dtype == ('bfloat16' if multiplied else 'float32'), name

@@ -1,0 +1,54 @@
+"""The limit of the machine: which products are counted, and that none is left out when timed."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gptjax.modes.bench import limit
+from gptjax.modes.bench.limit import Product
+
+
+def test_products_are_found_wherever_they_are():
+    """Within jit, scan (once for each turn), cond (one branch) and a gradient."""
+
+    def function(x, w):
+        x = jax.jit(lambda x: x @ w)(x)
+        x, _ = jax.lax.scan(lambda x, _: (x @ w, None), x, length=3)
+        return jax.lax.cond(x[0, 0] > 0, lambda x: x @ w, lambda x: x @ w.T, x).sum()
+
+    x, w = jnp.ones((2, 4)), jnp.ones((4, 4))
+    once = Product(1, 2, 4, 4, 'float32')
+    assert limit.products(function, x, w) == [once] * 5
+    assert limit.products(jax.grad(lambda w: (x @ w).sum()), w)[0] == once
+
+
+def test_the_arithmetic_of_a_model_is_that_of_its_products():
+    """Forward and backward of a matrix are 6 operations for each token and weight."""
+
+    def loss(w, x):
+        return jnp.sum(jax.nn.relu(x @ w) ** 2)
+
+    x, w = jnp.ones((10, 8)), jnp.ones((8, 16))
+    found = limit.products(jax.grad(loss, argnums=(0, 1)), w, x)
+    assert sum(product.flops for product in found) == 6 * 10 * w.size
+
+
+@pytest.mark.parametrize('devices', [1, 2])
+def test_all_products_are_timed(devices):
+    """Ten times as many take longer: none is computed once for all, or not at all."""
+    one = Product(2, 128, 256, 256, 'float32')
+    few, many = (min(limit.seconds([one] * n, devices) for _ in range(3)) for n in (2, 40))
+    assert many > 4 * few > 0
+
+
+def test_bandwidth_is_measured_at_the_size_that_is_asked_for():
+    """What fits into a cache is read faster than what does not."""
+    small, large = limit.bandwidth(2**16), limit.bandwidth(2**29)
+    assert 1e8 < large < small
+
+
+def test_a_batched_product_counts_each_of_its_batch():
+    q, k = np.ones((3, 2, 5, 8), np.float32), np.ones((3, 2, 7, 8), np.float32)
+    (found,) = limit.products(lambda q, k: jnp.einsum('bnth,bnsh->bnts', q, k), q, k)
+    assert found == Product(6, 5, 8, 7, 'float32')
