@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import gptjax
+from gptjax.config import SampleConfig
 from gptjax.errors import UserError
 from tests.test_golden import EXPECTED, GOLDEN
 
@@ -43,6 +44,19 @@ def test_generate_gives_a_text_or_several(run):
     pieces = list(run.stream(['ROMEO:'], max_new_tokens=20, seed=3, chunk=3))
     assert ''.join(piece.text for piece in pieces) == one
     assert pieces[-1].finish == 'length'
+
+
+def test_weights_of_half_the_size_cost_a_loss_that_evaluation_tells(run, runs):
+    asked = dataclasses.replace(run.config, sample=SampleConfig(weights='bfloat16'))
+    reduced = gptjax.Run.open(runs / 'char', asked=asked)
+    loss, exact = reduced.evaluate().val_loss, run.evaluate().val_loss
+    assert loss != exact
+    assert loss == pytest.approx(exact, abs=1e-3)
+    text = run.generate('ROMEO:', max_new_tokens=20, seed=3, weights='bfloat16')
+    assert len(text) == 20
+    assert run.generate('ROMEO:', max_new_tokens=20, seed=3, weights='float32') == run.generate(
+        'ROMEO:', max_new_tokens=20, seed=3
+    )
 
 
 def test_an_old_run_with_a_knob_without_effect_still_generates(run):

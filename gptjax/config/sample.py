@@ -27,6 +27,12 @@ class SampleConfig:
     unknown: str = knob(
         'error', 'treatment of prompt characters outside the vocabulary', choices=('error', 'skip')
     )
+    weights: str = knob(
+        'auto',
+        'type of the weights that are multiplied; auto: the type of computation. bfloat16 reads '
+        'half as much for each token',
+        choices=('auto', 'float32', 'bfloat16'),
+    )
     chunk: int = knob(16, 'tokens decoded per device call', low=1, high=4096)
     checkpoint: str = knob('best', 'checkpoint to load', choices=('best', 'latest'))
 

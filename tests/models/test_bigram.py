@@ -32,7 +32,7 @@ def test_it_reaches_the_entropy_of_counted_bigrams(tiny):
     expected = nats[val[:-1], val[1:]].mean()
     found = task.examine(state.params, layout).val_loss
     assert abs(found - expected) < 0.02
-    engine = task.engine(state.params, rows=1, chunk=16)
+    engine = task.engine(state.params, SampleConfig(), rows=1)
     greedy = SampleConfig(max_new_tokens=40, temperature=0.0)
     (ids,) = generate(engine, [np.array([3])], greedy)
     table = np.asarray(state.params['params']['table']['embedding'])

@@ -82,9 +82,14 @@ class JaxSubject:
         from gptjax.config import SampleConfig
         from gptjax.generation.engine import generate
 
-        config = SampleConfig(max_new_tokens=tokens, temperature=1.0, num_samples=batch_size)
-        chunk = min(self.task.config.sample.chunk, tokens)
-        engine = self.task.engine(self.state.params, rows=batch_size, chunk=chunk)
+        config = SampleConfig(
+            max_new_tokens=tokens,
+            temperature=1.0,
+            num_samples=batch_size,
+            chunk=self.task.config.sample.chunk,
+            weights=self.task.config.sample.weights,
+        )
+        engine = self.task.engine(self.state.params, config, rows=batch_size)
         self._jax.block_until_ready(self.state.params)
         began = time.perf_counter()
         for _ in range(texts):

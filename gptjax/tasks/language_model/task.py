@@ -28,6 +28,7 @@ from gptjax.models import lora
 from gptjax.models.bigram import Bigram
 from gptjax.models.block import apply
 from gptjax.models.decoder import Decoder
+from gptjax.models.linear import compute_dtype, reduced
 from gptjax.parallel.mesh import Layout
 from gptjax.tasks import sizes
 from gptjax.tasks.base import LossTask, hashes
@@ -117,6 +118,12 @@ class LanguageModel(LossTask):
         """What the model is applied to: a LoRA change is added to what it changes."""
         return lora.merge(params, self.config.train.lora_alpha)
 
+    def weights(self, params: dict, config: SampleConfig) -> dict:
+        """The variables to sample and evaluate with, in the type that `sample.weights` names."""
+        auto = config.weights == 'auto'
+        dtype = compute_dtype(self.config.model) if auto else config.weights
+        return reduced(self.variables(params), dtype)
+
     def init_state(self, key: jax.Array) -> steps.TrainState:
         """Fresh parameters and optimizer state."""
         params = dict(self.model.init(key, jnp.zeros((1, 1), jnp.int32)))
@@ -168,7 +175,8 @@ class LanguageModel(LossTask):
 
     def examine(self, params: dict, layout: Layout) -> Report:
         """The loss of the whole validation split in several units."""
-        sums = self._measure(params, layout, self._val.tokens, whole=True)
+        weights = self.weights(params, self.config.sample)
+        sums = self._measure(weights, layout, self._val.tokens, whole=True)
         figures = evaluation.figures(*sums, self._val, self.tokenizer)
         return Report(figures, evaluation.describe(figures))
 
@@ -194,16 +202,20 @@ class LanguageModel(LossTask):
         """
         ids = [encode_prompt(prompt, self.tokenizer, self.config.data) for prompt in prompts]
         rows = min(len(ids) * config.num_samples, MAX_ROWS)
-        engine = self.engine(params, rows=rows, chunk=min(config.chunk, config.max_new_tokens))
+        engine = self.engine(params, config, rows=rows)
         submit_all(engine, ids, config)
         return engine.run()
 
-    def engine(self, params: dict, *, rows: int, chunk: int) -> Engine:
-        """An engine for this model, with `rows` rows split over the devices."""
-        layout = Layout(MeshConfig(), rows)
-        params = layout.copy(self.variables(params))
+    def engine(self, params: dict, config: SampleConfig, *, rows: int) -> Engine:
+        """An engine for this model, with `rows` rows split over the devices where that pays."""
+        layout = Layout(MeshConfig(), rows, params=sizes.count(params), tokens=rows)
         return Engine(
-            self.model, params, rows=rows, chunk=chunk, tokenizer=self.tokenizer, layout=layout
+            self.model,
+            layout.copy(self.weights(params, config)),
+            rows=rows,
+            chunk=min(config.chunk, config.max_new_tokens),
+            tokenizer=self.tokenizer,
+            layout=layout,
         )
 
     def forward(self, params: dict, text: str, *, attention: bool = False) -> inspection.Forward:
