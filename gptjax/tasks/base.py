@@ -2,13 +2,15 @@
 
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import jax
+import numpy as np
 
 from gptjax.config import Config
+from gptjax.config.schema import flatten
 from gptjax.errors import UserError
 from gptjax.parallel.mesh import Layout
 from gptjax.tasks import sizes
@@ -29,6 +31,16 @@ def hashes(tokenizer: Tokenizer, text_sha256: str) -> tuple[str, str]:
     vocabulary = hashlib.sha256(tokenizer.to_json().encode()).hexdigest()[:12]
     text = '+'.join(sha256[:12] for sha256 in text_sha256.split('+'))
     return f'{tokenizer.kind} ({tokenizer.vocab_size}, {vocabulary})', text
+
+
+def knobs(config: Config, *beginnings: str) -> dict[str, Any]:
+    """The knobs whose dotted names begin like that, with their values."""
+    return {name: value for name, value in flatten(config) if name.startswith(beginnings)}
+
+
+def own_rows() -> dict[str, int]:
+    """Which rows of a batch this process has, as arguments of what makes batches."""
+    return {'process': jax.process_index(), 'processes': jax.process_count()}
 
 
 class BaseTask:
@@ -80,6 +92,19 @@ class LossTask(BaseTask):
     def loss(self, params: dict, batch: steps.Batch, key: jax.Array | None = None) -> Sums:
         """(sum of losses, number of terms) of a batch; the key is for dropout."""
         raise NotImplementedError
+
+    def dropout(self, key: jax.Array | None) -> dict[str, Any]:
+        """The arguments that a model needs for dropout; without a key there is none."""
+        drops = key is not None and self.config.model.dropout > 0
+        return {'train': drops, 'rngs': {'dropout': key} if drops else None}
+
+    def measure(
+        self, params: dict, layout: Layout, batches: Iterable[steps.Batch]
+    ) -> tuple[float, float]:
+        """(sum of losses, number of terms) of all processes' batches, without dropout."""
+        sums = [layout.wait(self.eval_step(params, layout.put(batch))) for batch in batches]
+        total, count = np.array(jax.device_get(sums), np.float64).sum(0).tolist()
+        return total, count
 
     @functools.cached_property
     def train_step(self) -> steps.TrainStep:

@@ -11,31 +11,21 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from gptjax.config import (
-    Config,
-    DataConfig,
-    GanConfig,
-    GanSamplingConfig,
-    MeshConfig,
-    ModelConfig,
-    SampleConfig,
-    TrainConfig,
-)
-from gptjax.config.schema import flatten
+from gptjax.config import Config, SampleConfig
 from gptjax.console import Say
 from gptjax.errors import UserError
 from gptjax.files import DamagedError, read_object, write_atomically
 from gptjax.generation.engine import Piece
 from gptjax.parallel.mesh import Layout
 from gptjax.tasks import sizes
-from gptjax.tasks.base import BaseTask, hashes
+from gptjax.tasks.base import BaseTask, hashes, knobs, own_rows
 from gptjax.tasks.gan import curves, from_noise, judge, likeness, sentences
 from gptjax.tasks.gan.model import Critic, Generator
 from gptjax.tasks.gan.players import Players
 from gptjax.tasks.gan.step import Adversaries
 from gptjax.tasks.gan.writer import Writer
 from gptjax.tasks.protocols import Report
-from gptjax.tasks.reads import Reads, every
+from gptjax.tasks.reads import every
 from gptjax.text import corpora, tokenizers
 from gptjax.text.clean import clean
 from gptjax.text.reading import file_sha256
@@ -49,13 +39,13 @@ if TYPE_CHECKING:
 ROWS = 256  # sentences written at a time
 SPLITS = ('train', 'val')
 PREVIEW = 5  # sentences shown
-UNREAD_MODEL = (
-    *('kind', 'n_layer', 'dropout', 'tied_head', 'head_bias', 'vocab_multiple'),
-    *('ngram', 'ngram_rows', 'scale_embedding'),
+UNREAD = (
+    *('model.kind', 'model.n_layer', 'model.dropout', 'model.tied_head', 'model.head_bias'),
+    *('model.vocab_multiple', 'model.ngram', 'model.ngram_rows', 'model.scale_embedding'),
+    *('train.accumulate', 'train.eval_train', 'train.init_from'),
+    *('train.lora_rank', 'train.lora_alpha', 'train.lora_targets', 'data.order'),
 )
-UNREAD_TRAIN = (
-    *('accumulate', 'eval_train', 'init_from', 'lora_rank', 'lora_alpha', 'lora_targets'),
-)
+SAMPLING = ('max_new_tokens', 'temperature', 'num_samples', 'seed', 'unknown', 'checkpoint')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,17 +54,9 @@ class Gan(BaseTask):
 
     config: Config
     sentences: sentences.Sentences
-    reads: ClassVar[Reads] = {
-        'model': every(ModelConfig, but=UNREAD_MODEL),
-        'data': every(DataConfig, but=('order',)),
-        'train': every(TrainConfig, but=UNREAD_TRAIN),
-        'sample': frozenset(
-            ('max_new_tokens', 'temperature', 'num_samples', 'seed', 'unknown', 'checkpoint')
-        ),
-        'mesh': every(MeshConfig),
-        'gan': every(GanConfig),
-        'gan_sampling': every(GanSamplingConfig),
-    }
+    reads: ClassVar[frozenset[str]] = every(
+        *('model', 'data', 'train', 'mesh', 'gan', 'gan_sampling'), but=UNREAD
+    ).union(f'sample.{name}' for name in SAMPLING)
 
     @classmethod
     def create(cls, config: Config, say: Say) -> 'Gan':
@@ -137,15 +119,8 @@ class Gan(BaseTask):
     def train_batch(self, step: int) -> dict[str, np.ndarray]:
         """This process's rows of a step's batch: one for each step of the critic."""
         train = self.config.train
-        return sentences.random_rows(
-            self.sentences.train_NT,
-            seed=train.seed,
-            step=step,
-            batch_size=train.batch_size,
-            turns=self.config.gan.n_critic,
-            process=jax.process_index(),
-            processes=jax.process_count(),
-        )
+        shape = {'batch_size': train.batch_size, 'turns': self.config.gan.n_critic} | own_rows()
+        return sentences.random_rows(self.sentences.train_NT, seed=train.seed, step=step, **shape)
 
     def validate(self, params: dict, layout: Layout) -> dict[str, float]:
         """Distances from held-out sentences; `val_loss` is the mean of the four."""
@@ -248,11 +223,7 @@ class Gan(BaseTask):
     def fingerprint(self) -> dict[str, Any]:
         """What has to be the same for a run to be continued."""
         tokenizer, text = hashes(self.tokenizer, self.sentences.sha256)
-        named = {f'model.{name}': value for name, value in flatten(self.config.model)}
-        named |= {f'gan.{name}': value for name, value in flatten(self.config.gan)}
-        return named | {
-            'task': self.config.task,
-            'train.optimizer': self.config.train.optimizer,
+        return knobs(self.config, 'task', 'model.', 'gan.', 'train.optimizer') | {
             'tokenizer': tokenizer,
             'text': text,
             'held-out sentences': len(self.sentences.val_NT),

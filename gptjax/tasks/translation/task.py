@@ -10,18 +10,8 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from gptjax.config import (
-    Config,
-    DataConfig,
-    MeshConfig,
-    ModelConfig,
-    SampleConfig,
-    TrainConfig,
-    TranslationConfig,
-)
-from gptjax.config.schema import flatten
+from gptjax.config import Config, SampleConfig
 from gptjax.console import Say
 from gptjax.errors import UserError
 from gptjax.files import DamagedError, read_object, write_atomically
@@ -30,9 +20,9 @@ from gptjax.models.block import apply
 from gptjax.models.decoder import Decoder
 from gptjax.parallel.mesh import Layout
 from gptjax.tasks import sizes
-from gptjax.tasks.base import LossTask, hashes
+from gptjax.tasks.base import LossTask, hashes, knobs, own_rows
 from gptjax.tasks.protocols import Report
-from gptjax.tasks.reads import Reads, every
+from gptjax.tasks.reads import every
 from gptjax.tasks.translation.buckets import NO_PAIRS, Batch, Buckets, encode
 from gptjax.tasks.translation.pairs import Pair, parse_tsv, read_pairs, read_splits, to_tsv
 from gptjax.tasks.translation.scores import EXAMPLES, compare, describe, require_sacrebleu
@@ -46,9 +36,15 @@ from gptjax.training.losses import Sums, cross_entropy
 
 EVAL_PAIRS = 64  # computed at a time in an evaluation
 LINES = 512  # translated before the first of them is printed
-UNREAD = ('logits_chunk', 'init_from', 'lora_rank', 'lora_alpha', 'lora_targets', 'eval_train')
-# What of a configuration decides the parameters, besides config.model.
-MODEL_KNOBS = ('shared_vocab', 'n_encoder_layer', 'copy')
+UNREAD = (
+    *('model.kind', 'data.order', 'train.logits_chunk', 'train.init_from', 'train.eval_train'),
+    *('train.lora_rank', 'train.lora_alpha', 'train.lora_targets'),
+)
+# The beginnings of the knobs that decide the parameters and how they go on.
+DECISIVE = (
+    *('model.', 'train.optimizer'),
+    *('translation.shared_vocab', 'translation.n_encoder_layer', 'translation.copy'),
+)
 # The files of the source's and the target's tokenizer, which may be one.
 TOKENIZERS = (['tokenizer.json', 'tokenizer.json'], ['tokenizer.json', 'tokenizer_target.json'])
 
@@ -63,14 +59,9 @@ class Translation(LossTask):
     train: Buckets  # empty where the task comes from a work directory
     val_pairs: tuple[Pair, ...]
     text_sha256: str
-    reads: ClassVar[Reads] = {
-        'model': every(ModelConfig, but=('kind',)),
-        'data': every(DataConfig, but=('order',)),
-        'translation': every(TranslationConfig),
-        'train': every(TrainConfig, but=UNREAD),
-        'sample': every(SampleConfig),
-        'mesh': every(MeshConfig),
-    }
+    reads: ClassVar[frozenset[str]] = every(
+        *('model', 'data', 'translation', 'train', 'sample', 'mesh'), but=UNREAD
+    )
 
     @classmethod
     def create(cls, config: Config, say: Say) -> 'Translation':
@@ -81,15 +72,14 @@ class Translation(LossTask):
         """
         require_sacrebleu()
         splits = read_splits(config.data, config.translation, say)
-        learn = functools.partial(
-            tokenizers.learn,
-            data=config.data,
-            ends=True,
-            cache_dir=cache_folder(config.data),
-            say=say,
-        )
+        data = config.data
+
+        def learn(texts: Iterable[str]) -> tokenizers.Tokenizer:
+            cache = cache_folder(data)
+            return tokenizers.learn(texts, data, ends=True, cache_dir=cache, say=say)
+
         # Without a character that only the held-out text has, that text could not be encoded.
-        seen = splits.train + (splits.val if config.data.tokenizer == 'char' else ())
+        seen = splits.train + (splits.val if data.tokenizer == 'char' else ())
         if config.translation.shared_vocab:
             tokenizer = target_tokenizer = learn(text for pair in seen for text in pair)
         else:
@@ -101,8 +91,7 @@ class Translation(LossTask):
         if config.train.steps_per_call > 1 and shapes > 1:
             raise UserError(
                 f'train.steps_per_call={config.train.steps_per_call} needs batches of one shape, '
-                f'and there are {shapes}; use train.steps_per_call=1, '
-                'or translation.buckets=1'
+                f'and there are {shapes}; use train.steps_per_call=1, or translation.buckets=1'
             )
         return task
 
@@ -154,36 +143,19 @@ class Translation(LossTask):
 
     def loss(self, params: dict, batch: steps.Batch, key: jax.Array | None = None) -> Sums:
         """(sum of nats, number of targets) of a batch; with a key, dropout and smoothing are on."""
-        drops = key is not None and self.config.model.dropout > 0
-        logits_BTV = apply(
-            self.model,
-            params,
-            batch['source'],
-            batch['source_lengths'],
-            batch['inputs'],
-            train=drops,
-            rngs={'dropout': key} if drops else None,
-        )
+        inputs = batch['source'], batch['source_lengths'], batch['inputs']
+        logits_BTV = apply(self.model, params, *inputs, **self.dropout(key))
         smoothing = self.config.translation.label_smoothing if key is not None else 0.0
         return cross_entropy(logits_BTV, batch['targets'], batch['lengths'], smoothing)
 
     def train_batch(self, step: int) -> Batch:
         """This process's rows of a step's batch."""
         train = self.config.train
-        place = jax.process_index(), jax.process_count()
-        return self.train.batch(train.seed, step, train.batch_size, *place)
+        return self.train.batch(train.seed, step, train.batch_size, **own_rows())
 
     def validate(self, params: dict, layout: Layout) -> dict[str, float]:
         """`val_loss` in nats per target token of some batches, or of all with eval_batches=0."""
-        train, rows = self.config.train, _eval_rows(layout)
-        if not train.eval_batches:
-            nats, tokens = self._measure(params, layout, self._in_order(layout))
-        else:
-            place = jax.process_index(), jax.process_count()
-            chosen = (
-                self.val.batch(train.seed, i, rows, *place) for i in range(train.eval_batches)
-            )
-            nats, tokens = self._measure(params, layout, chosen)
+        nats, tokens = self._measure(params, layout, self.config.train.eval_batches)
         return {'val_loss': nats / tokens}
 
     def examine(self, params: dict, layout: Layout) -> Report:
@@ -191,7 +163,7 @@ class Translation(LossTask):
 
         Translations are made as `config.sample` says; `copy` has the scores of the sources.
         """
-        nats, tokens = self._measure(params, layout, self._in_order(layout))
+        nats, tokens = self._measure(params, layout, 0)
         sources, references = (list(texts) for texts in zip(*self.val_pairs, strict=True))
         options = dataclasses.replace(self.config.sample, num_samples=1)
         outputs = [texts[0] for texts in self.translator(params, options)(sources)]
@@ -203,16 +175,12 @@ class Translation(LossTask):
         }
         return Report(figures, describe(figures, len(self.val_pairs)))
 
-    def _in_order(self, layout: Layout) -> Iterable[Batch]:
-        place = jax.process_index(), jax.process_count()
-        return self.val.in_order(_eval_rows(layout), *place)
-
-    def _measure(
-        self, params: dict, layout: Layout, chosen: Iterable[Batch]
-    ) -> tuple[float, float]:
-        sums = [layout.wait(self.eval_step(params, layout.put(batch))) for batch in chosen]
-        nats, tokens = np.array(jax.device_get(sums), np.float64).sum(0).tolist()
-        return nats, tokens
+    def _measure(self, params: dict, layout: Layout, count: int) -> tuple[float, float]:
+        """(sum of nats, number of target tokens) of some held-out batches; of all with 0."""
+        rows, seed = -(-EVAL_PAIRS // layout.rows) * layout.rows, self.config.train.seed
+        drawn = (self.val.batch(seed, i, rows, **own_rows()) for i in range(count))
+        chosen = drawn if count else self.val.in_order(rows, **own_rows())
+        return self.measure(params, layout, chosen)
 
     def prompts(self, given: Sequence[str]) -> tuple[str, ...]:
         """All lines, also empty ones, which give empty lines; without any, held-out sources."""
@@ -266,11 +234,8 @@ class Translation(LossTask):
 
     def fingerprint(self) -> dict[str, Any]:
         """What has to be the same for a run to be continued."""
-        named = {f'model.{name}': value for name, value in flatten(self.config.model)}
-        named |= {f'translation.{k}': getattr(self.config.translation, k) for k in MODEL_KNOBS}
         source, text = hashes(self.tokenizer, self.text_sha256)
-        return named | {
-            'train.optimizer': self.config.train.optimizer,
+        return knobs(self.config, *DECISIVE) | {
             'source tokenizer': source,
             'target tokenizer': hashes(self.target_tokenizer, '')[0],
             'text': text,
@@ -283,11 +248,11 @@ class Translation(LossTask):
 
     def describe_data(self) -> str:
         """The data in some words, for people."""
-        shapes, padding = len(self.train.shapes), self.train.padding
+        train = self.train
         return (
-            f'{len(self.train.sources):,} pairs to learn from, {len(self.val_pairs):,} held out, '
-            f'a vocabulary of {self.target_tokenizer.vocab_size:,}, {shapes} shapes of batches '
-            f'with {padding:.1%} padding'
+            f'{len(train.sources):,} pairs to learn from, {len(self.val_pairs):,} held out, '
+            f'a vocabulary of {self.target_tokenizer.vocab_size:,}, {len(train.shapes)} shapes '
+            f'of batches with {train.padding:.1%} padding'
         )
 
     def tokens_per_step(self) -> int:
@@ -312,7 +277,3 @@ class Translation(LossTask):
         encoded = encode(pairs, *tokenizers, count)
         encoded.require_fit(name, self.config.model.block_size)
         return encoded
-
-
-def _eval_rows(layout: Layout) -> int:
-    return -(-EVAL_PAIRS // layout.rows) * layout.rows
