@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import jax
 import numpy as np
+from jax import Array
 
 from gptjax.config import Config
 from gptjax.config.schema import flatten
@@ -89,11 +90,11 @@ class BaseTask:
 class LossTask(BaseTask):
     """A task that lowers one loss."""
 
-    def loss(self, params: dict, batch: steps.Batch, key: jax.Array | None = None) -> Sums:
+    def loss(self, params: dict, batch: steps.Batch, key: Array | None = None) -> Sums:
         """(sum of losses, number of terms) of a batch; the key is for dropout."""
         raise NotImplementedError
 
-    def dropout(self, key: jax.Array | None) -> dict[str, Any]:
+    def dropout(self, key: Array | None) -> dict[str, Any]:
         """The arguments that a model needs for dropout; without a key there is none."""
         drops = key is not None and self.config.model.dropout > 0
         return {'train': drops, 'rngs': {'dropout': key} if drops else None}

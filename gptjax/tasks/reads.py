@@ -9,12 +9,14 @@ from gptjax.errors import UserError
 DEFAULTS = dict(flatten(Config()))
 
 
-def every(*sections: str, but: Collection[str] = ()) -> frozenset[str]:
-    """The dotted names of all knobs of some sections, less some."""
-    names = {name for name in DEFAULTS if name.partition('.')[0] in sections}
-    if unknown := set(but) - names:
-        raise ValueError(f'{sections} have no {sorted(unknown)}')
-    return frozenset(names - set(but))
+def every(*beginnings: str, but: tuple[str, ...] = ()) -> frozenset[str]:
+    """The dotted names of all knobs that begin with one of these, and with none of the others."""
+    for beginning in beginnings + but:
+        if not any(name.startswith(beginning) for name in DEFAULTS):
+            raise ValueError(f'no knob begins with {beginning}')
+    return frozenset(
+        name for name in DEFAULTS if name.startswith(beginnings) and not name.startswith(but)
+    )
 
 
 def refuse_unread(config: Config, reads: Collection[str], sections: Collection[str] = ()) -> None:

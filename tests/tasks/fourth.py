@@ -28,7 +28,7 @@ class Mean(LossTask):
     config: Config
     word: str = 'gptjax'
     tokenizer: ClassVar = ByteTokenizer()
-    reads: ClassVar = every('train', 'mesh')
+    reads: ClassVar = every('train.', 'mesh.')
 
     @classmethod
     def create(cls, config, say):

@@ -1,5 +1,6 @@
 """Noise -> sentences: one scan for the whole of them, and the same states again for a gradient."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ from jax import Array
 
 from gptjax.models.block import apply
 from gptjax.models.cache import Cache
-from gptjax.tasks.gan.model import Generator, Noise
+from gptjax.tasks.gan.model import Generator, Noise, draw_noise
 from gptjax.text.words import END, PAD, START, UNKNOWN
 
 FREE = -1  # in `forced`: the generator chooses
@@ -106,3 +107,26 @@ def replay(model: Generator, params: dict, ids_BT: Array, w_BTD: Array, noise: N
         return apply(model, params, ids_BT, w_BTD, noise, t, method='rewritten')
 
     return jax.lax.map(state, jnp.arange(1, ids_BT.shape[1])).swapaxes(0, 1)
+
+
+@functools.partial(jax.jit, static_argnames=('model', 'kind'))
+def sample(
+    model: Generator,
+    params: dict,
+    key: Array,
+    *,
+    row_B: Array,
+    kind: str = 'free',
+    forced_BT: Array | None = None,
+    temperature: float = 1.0,
+) -> Array:
+    """The sentences of some rows, as ids (B, T), with a style of this kind (gan_sampling.style)."""
+    noise = draw_noise(model.config, model.gan, key, row_B)
+    w_BTD = style(model, params, noise)
+    if kind == 'fixed':
+        w_BTD = jnp.broadcast_to(w_BTD[:1], w_BTD.shape)
+    if kind == 'interpolate':  # The noise of the positions is then that of the first row.
+        share_B11 = jnp.linspace(0, 1, len(row_B))[:, None, None]
+        w_BTD = (1 - share_B11) * w_BTD[:1] + share_B11 * w_BTD[-1:]
+        noise = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), noise)
+    return write(model, params, w_BTD, noise, forced_BT, temperature)

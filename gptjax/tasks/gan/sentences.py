@@ -17,11 +17,11 @@ import numpy as np
 from gptjax.config import Config, DataConfig, GanConfig
 from gptjax.console import Say
 from gptjax.errors import UserError
-from gptjax.files import write_atomically
-from gptjax.text import words
+from gptjax.files import DamagedError, read_object, write_atomically
+from gptjax.text import tokenizers, words
 from gptjax.text.clean import clean
 from gptjax.text.corpora import Source, cache_folder
-from gptjax.text.reading import read, source_sha256
+from gptjax.text.reading import file_sha256, read, source_sha256
 from gptjax.text.words import END, PAD, START, UNKNOWN, WordTokenizer
 
 Numbered = list[tuple[int, str]]  # (document, sentence)
@@ -201,11 +201,33 @@ def _pysbd() -> Any:
     return pysbd.Segmenter(language='en', clean=False)
 
 
-def save(folder: Path, sentences: Sentences) -> None:
-    """Leaves both splits in a folder: as arrays, and as texts of a sentence a line for people."""
+def save(sentences: Sentences, workdir: Path) -> None:
+    """Leaves in a work directory what `load` reads, and the sentences as text for people."""
+    folder, about = workdir / 'sentences', {'sha256': sentences.sha256}
+    folder.mkdir(parents=True, exist_ok=True)
     for name, rows_NT in (('train', sentences.train_NT), ('val', sentences.val_NT)):
-        folder.mkdir(parents=True, exist_ok=True)
-        np.save(folder / f'.{name}.npy', rows_NT, allow_pickle=False)
-        (folder / f'.{name}.npy').replace(folder / f'{name}.npy')
+        np.save(folder / f'{name}.npy', rows_NT, allow_pickle=False)
+        about[f'{name}_sha256'] = file_sha256(folder / f'{name}.npy')
         lines = (sentences.tokenizer.decode(ids) + '\n' for ids in word_lists(rows_NT))
         write_atomically(folder / f'{name}.txt', ''.join(lines).encode())
+    write_atomically(workdir / 'tokenizer.json', sentences.tokenizer.to_json().encode())
+    write_atomically(workdir / 'data.json', json.dumps(about, indent=1).encode())
+
+
+def load(workdir: Path) -> Sentences:
+    """The sentences as `save` left them.
+
+    Raises:
+      OSError, DamagedError, UserError: something is missing or damaged.
+    """
+    about = read_object(workdir / 'data.json', sha256=str, train_sha256=str, val_sha256=str)
+    tokenizer = tokenizers.from_json((workdir / 'tokenizer.json').read_text())
+    assert isinstance(tokenizer, WordTokenizer)
+    splits = []
+    for name in ('train', 'val'):
+        path = workdir / 'sentences' / f'{name}.npy'
+        if file_sha256(path) != about[f'{name}_sha256']:
+            raise DamagedError(f'{path} is not what was saved')
+        splits.append(np.load(path, allow_pickle=False))
+    train_NT, val_NT = splits
+    return Sentences(tokenizer, train_NT, val_NT, about['sha256'])

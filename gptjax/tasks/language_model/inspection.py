@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from gptjax.errors import UserError
 from gptjax.models.block import apply
@@ -48,7 +49,7 @@ def forward(model: Decoder, variables: dict, tokens_T: np.ndarray, *, attention:
         )
 
     @jax.jit
-    def run(variables: dict) -> tuple[jax.Array, dict]:
+    def run(variables: dict) -> tuple[Array, dict]:
         collections = ['intermediates'] if attention else []
         (logits_BTV, _), looked = apply(model, variables, tokens_T[None], mutable=collections)
         return logits_BTV[0].astype(jnp.float32), looked
@@ -68,7 +69,7 @@ def score(model: Decoder, variables: dict, tokens_T: np.ndarray) -> Score:
         raise UserError(f'the text has {len(tokens_T)} tokens; a score needs at least 2')
 
     @jax.jit
-    def run(variables: dict, inputs_BT: jax.Array, targets_BT: jax.Array) -> jax.Array:
+    def run(variables: dict, inputs_BT: Array, targets_BT: Array) -> Array:
         logits_BTV, _ = model.apply(variables, inputs_BT)
         log_probs_BTV = jax.nn.log_softmax(logits_BTV.astype(jnp.float32))
         return jnp.take_along_axis(log_probs_BTV, targets_BT[..., None], axis=-1)[..., 0]

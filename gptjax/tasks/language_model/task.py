@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from gptjax import run_files
 from gptjax.config import Config, MeshConfig, SampleConfig
@@ -40,7 +41,7 @@ class LanguageModel(LossTask):
     config: Config
     corpus: token_files.Corpus
     reads: ClassVar[frozenset[str]] = every(
-        *('model', 'data', 'train', 'sample', 'mesh', 'bench'),
+        *('model.', 'data.', 'train.', 'sample.', 'mesh.', 'bench.'),
         but=('sample.beam', 'sample.length_penalty', 'sample.long_lines'),
     )
 
@@ -103,7 +104,7 @@ class LanguageModel(LossTask):
         """What the model is applied to: a LoRA change is added to what it changes."""
         return lora.merge(params, self.config.train.lora_alpha)
 
-    def init_state(self, key: jax.Array) -> steps.TrainState:
+    def init_state(self, key: Array) -> steps.TrainState:
         """Fresh parameters and optimizer state."""
         params = dict(self.model.init(key, jnp.zeros((1, 1), jnp.int32)))
         if rank := self.config.train.lora_rank:
@@ -112,7 +113,7 @@ class LanguageModel(LossTask):
             params |= {lora.COLLECTION: lora.init(params['params'], rank, targets, key_lora)}
         return steps.init_state(params, self.optimizer, key)
 
-    def loss(self, params: dict, batch: steps.Batch, key: jax.Array | None = None) -> Sums:
+    def loss(self, params: dict, batch: steps.Batch, key: Array | None = None) -> Sums:
         """(sum of nats, number of targets) of a batch; with a key, dropout is on."""
         if lora.COLLECTION in params:  # Only the change learns: no gradient of the rest is made.
             params = params | {'params': jax.lax.stop_gradient(params['params'])}
@@ -121,7 +122,7 @@ class LanguageModel(LossTask):
         dropout = self.dropout(key)
         x_BTD, _ = apply(model, params, batch['inputs'], **dropout, method='hidden')
 
-        def logits_fn(head: dict, x_BTD: jax.Array) -> jax.Array:
+        def logits_fn(head: dict, x_BTD: Array) -> Array:
             return apply(model, {'params': head}, x_BTD, method='logits')
 
         head = {model.head_name: params['params'][model.head_name]}

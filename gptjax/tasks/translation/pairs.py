@@ -44,12 +44,10 @@ def read_splits(data: DataConfig, translation: TranslationConfig, say: Say = pri
                 f'translation.{name}={target} needs the lines it is aligned with; add {needed}=FILE'
             )
     source = corpora.source(data, say)
-    parts = [
-        read_pairs(source.train, translation.target_path),
-        read_pairs(source.val, translation.val_target_path),
-    ]
-    targets = (Path(p) for p in (translation.target_path, translation.val_target_path) if p)
-    sha256 = source_sha256(dataclasses.replace(source, train=(*source.train, *targets)), say)
+    targets = translation.target_path, translation.val_target_path
+    parts = [read_pairs(*files) for files in zip((source.train, source.val), targets, strict=True)]
+    files = (*source.train, *map(Path, filter(None, targets)))
+    sha256 = source_sha256(dataclasses.replace(source, train=files), say)
     cleaned = [[(clean(s, data), clean(t, data)) for s, t in part] for part in parts]
     train, val = ([pair for pair in part if all(pair)] for part in cleaned)
     if left_out := sum(map(len, parts)) - len(train) - len(val):
@@ -77,8 +75,7 @@ def parse_tsv(text: str, name: str) -> list[Pair]:
         if len(target) != 1:
             raise UserError(
                 f'{name} has {len(target)} tabs in line {number} ({line[:40]!r}), and a pair has '
-                'one, between source and target; for two files add '
-                'translation.target_path=FILE'
+                'one, between source and target; for two files add translation.target_path=FILE'
             )
         pairs.append((source.strip(), target[0].strip()))
     return pairs
@@ -121,8 +118,7 @@ def _lines(text: str) -> list[str]:
 
 
 def _hold_out(pairs: list[Pair], data: DataConfig) -> tuple[list[Pair], list[Pair]]:
-    count = round(len(pairs) * data.val_fraction) if len(pairs) > 1 else 0
-    count = min(max(count, 1), len(pairs) - 1) if count or len(pairs) > 1 else 0
+    count = max(0, min(max(1, round(len(pairs) * data.val_fraction)), len(pairs) - 1))
     order = np.arange(len(pairs))
     if data.split == 'documents':
         # The same ones in every run, whatever its seed: figures are to be comparable.

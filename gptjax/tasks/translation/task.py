@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
+from jax import Array
 
 from gptjax.config import Config, SampleConfig
 from gptjax.console import Say
@@ -36,9 +36,10 @@ from gptjax.training.losses import Sums, cross_entropy
 
 EVAL_PAIRS = 64  # computed at a time in an evaluation
 LINES = 512  # translated before the first of them is printed
+READ = ('model.', 'data.', 'translation.', 'train.', 'sample.', 'mesh.')
 UNREAD = (
     *('model.kind', 'data.order', 'train.logits_chunk', 'train.init_from', 'train.eval_train'),
-    *('train.lora_rank', 'train.lora_alpha', 'train.lora_targets'),
+    'train.lora_',
 )
 # The beginnings of the knobs that decide the parameters and how they go on.
 DECISIVE = (
@@ -59,9 +60,7 @@ class Translation(LossTask):
     train: Buckets  # empty where the task comes from a work directory
     val_pairs: tuple[Pair, ...]
     text_sha256: str
-    reads: ClassVar[frozenset[str]] = every(
-        *('model', 'data', 'translation', 'train', 'sample', 'mesh'), but=UNREAD
-    )
+    reads: ClassVar[frozenset[str]] = every(*READ, but=UNREAD)
 
     @classmethod
     def create(cls, config: Config, say: Say) -> 'Translation':
@@ -136,12 +135,12 @@ class Translation(LossTask):
         """The held-out pairs, encoded."""
         return self._encode('validation', self.val_pairs)
 
-    def init_state(self, key: jax.Array) -> steps.TrainState:
+    def init_state(self, key: Array) -> steps.TrainState:
         """Fresh parameters and optimizer state."""
         one = jnp.zeros((1, 1), jnp.int32)
         return steps.init_state(dict(self.model.init(key, one, one[0], one)), self.optimizer, key)
 
-    def loss(self, params: dict, batch: steps.Batch, key: jax.Array | None = None) -> Sums:
+    def loss(self, params: dict, batch: steps.Batch, key: Array | None = None) -> Sums:
         """(sum of nats, number of targets) of a batch; with a key, dropout and smoothing are on."""
         inputs = batch['source'], batch['source_lengths'], batch['inputs']
         logits_BTV = apply(self.model, params, *inputs, **self.dropout(key))

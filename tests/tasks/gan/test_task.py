@@ -23,7 +23,6 @@ from gptjax.config import (
 from gptjax.errors import UserError
 from gptjax.generation.engine import whole_texts
 from gptjax.parallel.mesh import Layout
-from gptjax.tasks.gan import sentences
 from gptjax.tasks.gan import task as gan_module
 from gptjax.tasks.gan.judge import Judge
 from gptjax.tasks.gan.players import _by_chunks
@@ -346,8 +345,9 @@ def test_prompts_are_checked(task, state, config):
 def test_a_judge_has_to_be_a_word_level_language_model(task, config, state, tmp_path):
     with pytest.raises(UserError, match=r'has no trained model; .*gan.py:judge'):
         Judge(tmp_path, task.config, task.tokenizer)
-    judging = replace(config, data={'path': str(tmp_path / 's' / 'train.txt')}, train={'steps': 1})
-    sentences.save(tmp_path / 's', task.sentences)
+    task.save(tmp_path)
+    path = str(tmp_path / 'sentences' / 'train.txt')
+    judging = replace(config, data={'path': path}, train={'steps': 1})
     for kind, message in (('char', 'is a language_model of tokens of kind char'), ('word', '')):
         judging = dataclasses.replace(
             replace(judging, data={'tokenizer': kind, 'split': 'end'}),
