@@ -14,7 +14,6 @@ from gptjax.config import Config
 from gptjax.config.schema import flatten
 from gptjax.errors import UserError
 from gptjax.parallel.mesh import Layout
-from gptjax.tasks import sizes
 from gptjax.text.tokenizers import Tokenizer
 from gptjax.training import steps
 from gptjax.training.diagnosis import diagnose
@@ -27,16 +26,31 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def hashes(tokenizer: Tokenizer, text_sha256: str) -> tuple[str, str]:
-    """What a fingerprint has of a tokenizer and of a text, whose hash may be several with '+'."""
-    vocabulary = hashlib.sha256(tokenizer.to_json().encode()).hexdigest()[:12]
-    text = '+'.join(sha256[:12] for sha256 in text_sha256.split('+'))
-    return f'{tokenizer.kind} ({tokenizer.vocab_size}, {vocabulary})', text
+def fingerprint(
+    config: Config, beginnings: tuple[str, ...], text_sha256: str, tokenizers: dict[str, Tokenizer]
+) -> dict[str, Any]:
+    """The knobs whose dotted names begin like that, and hashes of the text and of tokenizers."""
+    found = {name: value for name, value in flatten(config) if name.startswith(beginnings)}
+    for name, tokenizer in tokenizers.items():
+        vocabulary = hashlib.sha256(tokenizer.to_json().encode()).hexdigest()[:12]
+        found[name] = f'{tokenizer.kind} ({tokenizer.vocab_size}, {vocabulary})'
+    # Several texts have several hashes, with '+' between them.
+    return found | {'text': '+'.join(sha256[:12] for sha256 in text_sha256.split('+'))}
 
 
-def knobs(config: Config, *beginnings: str) -> dict[str, Any]:
-    """The knobs whose dotted names begin like that, with their values."""
-    return {name: value for name, value in flatten(config) if name.startswith(beginnings)}
+def abstract_params(task: Learner) -> dict:
+    """The shapes and types of a task's parameters, without computing anything."""
+    return jax.eval_shape(task.init_state, steps.run_key(0)).params
+
+
+def count(tree: Any) -> int:
+    """Numbers in all arrays of a tree."""
+    return sum(x.size for x in jax.tree.leaves(tree))
+
+
+def in_words(n_params: int) -> str:
+    """As '10.7M parameters'."""
+    return f'{n_params / 1e6:.1f}M parameters' if n_params >= 1e5 else f'{n_params:,} parameters'
 
 
 def own_rows() -> dict[str, int]:
@@ -84,7 +98,7 @@ class BaseTask:
 
     def count_params(self: Learner) -> int:
         """Numbers in the model."""
-        return sizes.count(sizes.abstract_params(self))
+        return count(abstract_params(self))
 
 
 class LossTask(BaseTask):
@@ -104,8 +118,8 @@ class LossTask(BaseTask):
     ) -> tuple[float, float]:
         """(sum of losses, number of terms) of all processes' batches, without dropout."""
         sums = [layout.wait(self.eval_step(params, layout.put(batch))) for batch in batches]
-        total, count = np.array(jax.device_get(sums), np.float64).sum(0).tolist()
-        return total, count
+        total, terms = np.array(jax.device_get(sums), np.float64).sum(0).tolist()
+        return total, terms
 
     @functools.cached_property
     def train_step(self) -> steps.TrainStep:

@@ -52,8 +52,6 @@ def write(
     """Writes sentences word by word in one scan: argmax, fed back.
 
     Args:
-      w_BTD: the style, as `style` makes it of the noise.
-      noise: of the positions.
       forced_BT: ids that are given, FREE where none is; the first place is <START> anyway.
       temperature: scales Gumbel noise, where the configuration has it.
 
@@ -71,10 +69,8 @@ def write(
         return jnp.where(forced_B == FREE, jnp.argmax(logits_BV, -1), forced_B).astype(jnp.int32)
 
     def step_with_cache(carry: tuple, t_and_forced: tuple) -> tuple:
-        token_B, cache = carry
-        t, forced_B = t_and_forced
-        args = (token_B, t, w_BTD, noise, cache)
-        x_BD, cache = apply(model, params, *args, method='step')
+        (token_B, cache), (t, forced_B) = carry, t_and_forced
+        x_BD, cache = apply(model, params, token_B, t, w_BTD, noise, cache, method='step')
         token_B = choose(x_BD, t, forced_B)
         return (token_B, cache), token_B
 
@@ -89,7 +85,7 @@ def write(
         carry: Any = jnp.full(b, START), Cache.empty(model.cache_config, b, time - 1)
     else:
         step, carry = step_anew, jnp.full((b, time), PAD).at[:, 0].set(START)
-    ids_SB: Array = jax.lax.scan(step, carry, (jnp.arange(time - 1), forced_BT[:, 1:].T))[1]
+    _, ids_SB = jax.lax.scan(step, carry, (jnp.arange(time - 1), forced_BT[:, 1:].T))
     return jnp.concatenate([jnp.full((b, 1), START), ids_SB.T], 1)
 
 

@@ -1,5 +1,6 @@
 """What generated sentences are compared with: baselines, and a word-level language model."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ HOW_TO_JUDGE = (
     'with the recipe configs/gan.py:judge, then set gan_sampling.judge=runs/gan-judge'
 )
 JUDGED_ROWS = 64  # sentences judged at a time
+SAMPLING = SampleConfig(temperature=1.0, stop=('\n',), chunk=32)
 
 
 def compare(
@@ -85,18 +87,14 @@ class Judge:
         asking, most = self._asking, self._asking.gan.max_words
         texts: list[str] = []
         for first in range(0, count, JUDGED_ROWS):
-            config = SampleConfig(
-                max_new_tokens=most,
-                temperature=1.0,
-                num_samples=min(JUDGED_ROWS, count - first),
-                stop=('\n',),
-                seed=first,
-                chunk=32,
+            rows = min(JUDGED_ROWS, count - first)
+            config = dataclasses.replace(
+                SAMPLING, max_new_tokens=most, num_samples=rows, seed=first
             )
             texts += whole_texts(self._judge.stream(self._params, ['\n'], config))
         words = [sentences.to_words(text, asking.gan) for text in texts]
-        rows = sentences.to_rows(words, self._tokenizer, asking.model.block_size)
-        return sentences.word_lists(rows)
+        rows_NT = sentences.to_rows(words, self._tokenizer, asking.model.block_size)
+        return sentences.word_lists(rows_NT)
 
     def perplexity(self, listed: Sequence[Sequence[int]]) -> float:
         """exp of the mean nats of a word, the end of the sentence counted as one."""

@@ -5,7 +5,7 @@ the base 2, from 0 (the same) to 1 (nothing in common).
 """
 
 import collections
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 
@@ -19,13 +19,7 @@ BLEU_SENTENCES = 200  # each is compared with all others, so this is what self-B
 def figures(
     sentences: Sequence[Sentence], held_out: Sequence[Sentence], real: Sequence[Sentence]
 ) -> dict[str, float]:
-    """All that can be told quickly.
-
-    Args:
-      sentences: to be judged.
-      held_out: real ones that were not learnt from; the distances are to these.
-      real: where n-grams are looked up.
-    """
+    """All that is told quickly: distances from held-out sentences, shares known to real ones."""
     return {
         'unigram_distance': distance(ngrams(sentences, 1), ngrams(held_out, 1)),
         'bigram_distance': distance(ngrams(sentences, 2), ngrams(held_out, 2)),
@@ -109,12 +103,11 @@ def by_frequency(
     return [tuple(draw.choice(words, size=n).tolist()) for n in chosen]
 
 
-def table(rows: dict[str, dict[str, float]], say: Callable[[str, float], str] | None = None) -> str:
-    """Figures of several lists as a Markdown table, a column a list."""
-    say = say or (lambda name, value: f'{value:.1f}' if abs(value) >= 10 else f'{value:.3f}')
-    names = list(dict.fromkeys(name for figures in rows.values() for name in figures))
-    lines = ['| | ' + ' | '.join(rows) + ' |', '|---' * (len(rows) + 1) + '|']
-    for name in names:
-        cells = (say(name, f[name]) if name in f else '' for f in rows.values())
+def table(columns: dict[str, dict[str, float]]) -> str:
+    """Figures of several lists, with the same names in each, as a Markdown table."""
+    lines = ['| | ' + ' | '.join(columns) + ' |', '|---' * (len(columns) + 1) + '|']
+    for name in next(iter(columns.values())):
+        values = [figures[name] for figures in columns.values()]
+        cells = (f'{value:.1f}' if abs(value) >= 10 else f'{value:.3f}' for value in values)
         lines.append(f'| {name.replace("_", " ")} | ' + ' | '.join(cells) + ' |')
     return '\n'.join(lines)

@@ -1,6 +1,7 @@
 """Generator and critic: written sentences, their scores, and both losses."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -45,25 +46,14 @@ class Players:
 
     def cross_entropy(self, params: dict, ids_BT: Array, noise: Noise) -> Sums:
         """(sum of nats, number of words) of real sentences, each word given those before it."""
-        w_BTD = from_noise.style(self.generator, params, noise)
-        x_BSD = from_noise.replay(self.generator, params, ids_BT, w_BTD, noise)
-        logits_BSV = from_noise.word_logits(
-            self.generator, params, x_BSD, jnp.arange(x_BSD.shape[1])
-        )
-        return cross_entropy(logits_BSV, ids_BT[:, 1:], self.lengths(ids_BT))
-
-    def lengths(self, ids_BT: Array) -> Array:
-        """Number of ids after <START>, up to and with <END> or to the end of the row."""
-        s = ids_BT.shape[1] - 1
-        is_end_BS = ids_BT[:, 1:] == END
-        return jnp.where(is_end_BS.any(1), is_end_BS.argmax(1) + 1, s)
+        model = self.generator
+        w_BTD = from_noise.style(model, params, noise)
+        x_BSD = from_noise.replay(model, params, ids_BT, w_BTD, noise)
+        logits_BSV = from_noise.word_logits(model, params, x_BSD, jnp.arange(x_BSD.shape[1]))
+        return cross_entropy(logits_BSV, ids_BT[:, 1:], lengths(ids_BT))
 
     def write(self, params: dict, key: Array, row_B: Array, turns: int) -> tuple[Noise, Array]:
-        """Generates a batch of sentences for each of several critic steps, in one scan.
-
-        Returns:
-          (noise, ids), with the axes (turns, B, ...).
-        """
+        """(noise, ids), (turns, B, ...) each: sentences for several critic steps, in one scan."""
         config, model = self.config, self.generator
 
         def draw(turn: Array) -> Noise:
@@ -84,9 +74,8 @@ class Players:
         The critic's table turns a softmax into a mixture of D numbers. So nothing of the size
         (B, S, V) is kept, and with `train.logits_chunk` nothing of that size ever exists.
 
-        Args:
-          params: the generator's; they have a gradient, the words that were fed back have none.
-          learning: whether that gradient is wanted: words that are shown hard need nothing else.
+        The generator's `params` have a gradient, the words that were fed back have none. `learning`
+        says whether that gradient is wanted: words that are shown hard need nothing else.
         """
         model, output = self.generator, self.config.gan.output
         hard = output.endswith('straight_through')
@@ -110,18 +99,15 @@ class Players:
         if not hard:
             return soft_BSD
         # The words forward, the softmax backward (Bengio et al., 2013, 1308.3432).
-        hard_BSD = self._embed(critic_params, ids_BT)
-        return hard_BSD + soft_BSD - jax.lax.stop_gradient(soft_BSD)
+        return self._embed(critic_params, ids_BT) + soft_BSD - jax.lax.stop_gradient(soft_BSD)
 
     def critic_loss(
         self, params: dict, writer: dict, rows: Rows, key: Array, row_B: Array, level: Array
     ) -> tuple[Array, Metrics]:
         """Returns (loss, metrics) of the critic on a batch of real and as many generated rows.
 
-        Args:
-          params: the critic's.
-          writer: the parameters of the generator that wrote the rows.
-          level: of the diffusion noise, 0 to 1.
+        `writer` has the parameters of the generator that wrote the rows; the level of the diffusion
+        noise is 0 to 1.
         """
         gan, (ids_BT, fake_BT, noise) = self.config.gan, rows
         mix_key, real_key, fake_key = jax.random.split(key, 3)
@@ -137,11 +123,9 @@ class Players:
         if gan.penalty:
             u_B = jax.vmap(lambda row: jax.random.uniform(jax.random.fold_in(mix_key, row)))(row_B)
             u_B11 = u_B[:, None, None]
-            penalty = losses.gradient_penalty(
-                lambda x_BSD: self.score(params, x_BSD),
-                u_B11 * real_BSD + (1 - u_B11) * fake_BSD,
-                table(params),
-            )
+            mixed_BSD = u_B11 * real_BSD + (1 - u_B11) * fake_BSD
+            score = functools.partial(self.score, params)
+            penalty = losses.gradient_penalty(score, mixed_BSD, table(params))
         seen = {
             'critic_loss': loss,
             'penalty': penalty,
@@ -177,7 +161,7 @@ class Players:
         Not by a mask in the attention: a critic told real from fake by the mask, which no gradient
         penalty sees, and its scores grew without bound.
         """
-        seen_BS = jnp.arange(e_BSD.shape[1]) < self.lengths(ids_BT)[:, None]
+        seen_BS = jnp.arange(e_BSD.shape[1]) < lengths(ids_BT)[:, None]
         return e_BSD * seen_BS[..., None] if self.config.gan.hide_after_end else e_BSD
 
     def _embed(self, params: dict, ids_BT: Array) -> Array:
@@ -197,6 +181,12 @@ class Players:
         strength_B, noise_BSD = jax.vmap(draw)(row_B)
         variance_B11 = (most * level * strength_B)[:, None, None]
         return jnp.sqrt(1 - variance_B11) * e_BSD + jnp.sqrt(variance_B11) * size * noise_BSD
+
+
+def lengths(ids_BT: Array) -> Array:
+    """Number of ids after <START>, up to and with <END> or to the end of each row."""
+    is_end_BS = ids_BT[:, 1:] == END
+    return jnp.where(is_end_BS.any(1), is_end_BS.argmax(1) + 1, is_end_BS.shape[1])
 
 
 def _score_and_embed(critic: Critic, e_BSD: Array, ids_BS: Array) -> tuple[Array, Array]:

@@ -79,11 +79,8 @@ def to_words(sentence: str, gan: GanConfig) -> list[str]:
     return [w for w in parts if any(map(str.isalnum, w)) or (w != '\n' and not gan.letters_only)]
 
 
-def to_rows(
-    sentences: Iterable[list[str]], tokenizer: WordTokenizer, block_size: int
-) -> np.ndarray:
+def to_rows(sentences: list[list[str]], tokenizer: WordTokenizer, block_size: int) -> np.ndarray:
     """Sentences of at most block_size - 2 words -> (N, block_size) ids."""
-    sentences = list(sentences)
     dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
     rows_NT = np.full((len(sentences), block_size), PAD, dtype)
     rows_NT[:, 0] = START
@@ -98,9 +95,7 @@ def word_lists(rows_NT: np.ndarray) -> list[tuple[int, ...]]:
     """The ids between <START> and the first <END> of each row; all of them where there is none."""
     is_end_NT = rows_NT[:, 1:] == END
     length_N = np.where(is_end_NT.any(1), is_end_NT.argmax(1), is_end_NT.shape[1])
-    return [
-        tuple(row[1 : n + 1].tolist()) for row, n in zip(rows_NT, length_N.tolist(), strict=True)
-    ]
+    return [tuple(row[1 : n + 1].tolist()) for row, n in zip(rows_NT, length_N, strict=True)]
 
 
 def random_rows(
@@ -130,8 +125,10 @@ def _splits(
 ) -> tuple[Iterable[str], Iterable[str]]:
     """(texts to learn from, held-out texts); a sentence that occurs in both is held out."""
     if source.val:
-        train = _split_once(Source(source.train, (), source.marked), data, gan, sha256 + 't', say)
-        val = _split_once(Source(source.val, (), source.marked), data, gan, sha256 + 'v', say)
+        train, val = (
+            _split_once(Source(paths, (), source.marked), data, gan, sha256 + part, say)
+            for paths, part in ((source.train, 't'), (source.val, 'v'))
+        )
     else:
         # Each sentence once, before some are held out, or none might be left to learn.
         first: dict[str, int] = {}

@@ -16,8 +16,8 @@ from gptjax.console import Say
 from gptjax.errors import UserError
 from gptjax.generation.engine import Piece
 from gptjax.parallel.mesh import Layout
-from gptjax.tasks import sizes
-from gptjax.tasks.base import BaseTask, hashes, knobs, own_rows
+from gptjax.tasks import base
+from gptjax.tasks.base import BaseTask, own_rows
 from gptjax.tasks.gan import curves, from_noise, judge, likeness, sentences
 from gptjax.tasks.gan.model import Critic, Generator
 from gptjax.tasks.gan.players import Players
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 ROWS = 256  # sentences written at a time
 PREVIEW = 5  # sentences shown
+DECISIVE = ('task', 'model.', 'gan.', 'train.optimizer')  # beginnings of knobs
 READ = (
     *('model.', 'data.', 'train.', 'mesh.', 'gan.', 'gan_sampling.', 'sample.max_new_tokens'),
     *('sample.temperature', 'sample.num_samples', 'sample.seed', 'sample.unknown'),
@@ -202,17 +203,14 @@ class Gan(BaseTask):
 
     def fingerprint(self) -> dict[str, Any]:
         """What has to be the same for a run to be continued."""
-        tokenizer, text = hashes(self.tokenizer, self.sentences.sha256)
-        return knobs(self.config, 'task', 'model.', 'gan.', 'train.optimizer') | {
-            'tokenizer': tokenizer,
-            'text': text,
-            'held-out sentences': len(self.sentences.val_NT),
-        }
+        named = {'tokenizer': self.tokenizer}
+        found = base.fingerprint(self.config, DECISIVE, self.sentences.sha256, named)
+        return found | {'held-out sentences': len(self.sentences.val_NT)}
 
     def describe_model(self) -> str:
         """The players in some words, for people."""
-        params = sizes.abstract_params(self)
-        generator, critic = (sizes.count(params[name]) for name in ('generator', 'critic'))
+        params = base.abstract_params(self)
+        generator, critic = (base.count(params[name]) for name in ('generator', 'critic'))
         return f'a generator of {generator:,} parameters against a critic of {critic:,}'
 
     def describe_data(self) -> str:
@@ -232,8 +230,8 @@ class Gan(BaseTask):
 
     def flops_per_token(self) -> float:
         """6 for each parameter, forward and backward: an estimate from below."""
-        params = sizes.abstract_params(self)
-        return 6.0 * sum(sizes.count(params[name]) for name in ('generator', 'critic'))
+        params = base.abstract_params(self)
+        return 6.0 * sum(base.count(params[name]) for name in ('generator', 'critic'))
 
     def _encode(self, prompt: str) -> list[int]:
         words = sentences.to_words(clean(prompt, self.config.data), self.config.gan)

@@ -11,17 +11,18 @@ import jax.numpy as jnp
 from jax import Array
 
 from gptjax import run_files
-from gptjax.config import Config, MeshConfig, SampleConfig
+from gptjax.config import Config, MeshConfig, ModelConfig, SampleConfig
 from gptjax.console import Say
 from gptjax.errors import UserError
 from gptjax.generation.engine import Engine, Piece, submit_all
 from gptjax.models import lora
+from gptjax.models.attention import uses_cudnn, why_not_cudnn
 from gptjax.models.bigram import Bigram
 from gptjax.models.block import apply
 from gptjax.models.decoder import Decoder
 from gptjax.parallel.mesh import Layout
-from gptjax.tasks import sizes
-from gptjax.tasks.base import LossTask, hashes, knobs, own_rows
+from gptjax.tasks import base
+from gptjax.tasks.base import LossTask, own_rows
 from gptjax.tasks.language_model import evaluation, init_from, inspection, preview, run_data
 from gptjax.tasks.protocols import Report
 from gptjax.tasks.reads import every
@@ -30,6 +31,7 @@ from gptjax.text.prompts import encode_prompt
 from gptjax.training import steps
 from gptjax.training.losses import Sums, chunked_cross_entropy, cross_entropy
 
+DECISIVE = ('model.', 'train.optimizer', 'train.lora_')  # beginnings of knobs
 MAX_ROWS = 64  # texts generated at a time; more wait their turn
 MODELS: dict[str, type[Decoder] | type[Bigram]] = {'decoder': Decoder, 'bigram': Bigram}
 
@@ -198,21 +200,18 @@ class LanguageModel(LossTask):
 
     def fingerprint(self) -> dict[str, Any]:
         """What has to be the same for a run to be continued."""
-        tokenizer, text = hashes(self.tokenizer, self.corpus.sha256)
-        return knobs(self.config, 'model.', 'train.optimizer', 'train.lora_') | {
-            'tokenizer': tokenizer,
-            'text': text,
-            'validation tokens': len(self.corpus.val or ()),
-        }
+        named = {'tokenizer': self.tokenizer}
+        found = base.fingerprint(self.config, DECISIVE, self.corpus.sha256, named)
+        return found | {'validation tokens': len(self.corpus.val or ())}
 
     def describe_model(self) -> str:
         """The model in some words, for people: also which implementations were chosen."""
-        words = sizes.in_words(self.count_params())
+        words = base.in_words(self.count_params())
         if self.config.train.lora_rank:
             words += f', of which a LoRA change of rank {self.config.train.lora_rank} is trained'
         if self.config.model.kind == 'bigram':
             return f'a bigram table of {words}'
-        return words + sizes.attention_in_words(self.config.model)
+        return words + _attention_in_words(self.config.model)
 
     def preview(self) -> Report:
         """Sizes, split, vocabulary, frequent tokens and an excerpt."""
@@ -234,6 +233,16 @@ class LanguageModel(LossTask):
         Tables that are only looked up in multiply nothing, so N is without them.
         """
         model = self.config.model
-        params = sizes.abstract_params(self)['params']
+        params = base.abstract_params(self)['params']
         multiplied = [x for name, x in params.items() if name not in self.model.looked_up]
-        return 6 * sizes.count(multiplied) + 12 * model.n_layer * model.block_size * model.n_embd
+        return 6 * base.count(multiplied) + 12 * model.n_layer * model.block_size * model.n_embd
+
+
+def _attention_in_words(config: ModelConfig) -> str:
+    """Who computes attention, where there is a choice; empty where there is none."""
+    if uses_cudnn(config, train=True):
+        return ", cuDNN's flash attention"
+    if jax.default_backend() == 'gpu':
+        why = 'model.attention=xla' if config.attention == 'xla' else why_not_cudnn(config, True)
+        return f", XLA's attention ({why})"
+    return ''

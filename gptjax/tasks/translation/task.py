@@ -19,8 +19,8 @@ from gptjax.generation.engine import Piece
 from gptjax.models.block import apply
 from gptjax.models.decoder import Decoder
 from gptjax.parallel.mesh import Layout
-from gptjax.tasks import sizes
-from gptjax.tasks.base import LossTask, hashes, knobs, own_rows
+from gptjax.tasks import base
+from gptjax.tasks.base import LossTask, own_rows
 from gptjax.tasks.protocols import Report
 from gptjax.tasks.reads import every
 from gptjax.tasks.translation.buckets import NO_PAIRS, Batch, Buckets, encode
@@ -41,8 +41,7 @@ UNREAD = (
     *('model.kind', 'data.order', 'train.logits_chunk', 'train.init_from', 'train.eval_train'),
     'train.lora_',
 )
-# The beginnings of the knobs that decide the parameters and how they go on.
-DECISIVE = (
+DECISIVE = (  # beginnings of knobs
     *('model.', 'train.optimizer'),
     *('translation.shared_vocab', 'translation.n_encoder_layer', 'translation.copy'),
 )
@@ -233,17 +232,13 @@ class Translation(LossTask):
 
     def fingerprint(self) -> dict[str, Any]:
         """What has to be the same for a run to be continued."""
-        source, text = hashes(self.tokenizer, self.text_sha256)
-        return knobs(self.config, *DECISIVE) | {
-            'source tokenizer': source,
-            'target tokenizer': hashes(self.target_tokenizer, '')[0],
-            'text': text,
-            'validation pairs': len(self.val_pairs),
-        }
+        named = {'source tokenizer': self.tokenizer, 'target tokenizer': self.target_tokenizer}
+        found = base.fingerprint(self.config, DECISIVE, self.text_sha256, named)
+        return found | {'validation pairs': len(self.val_pairs)}
 
     def describe_model(self) -> str:
         """The model in some words, for people."""
-        return f'{sizes.in_words(self.count_params())}, an encoder and a decoder'
+        return f'{base.in_words(self.count_params())}, an encoder and a decoder'
 
     def describe_data(self) -> str:
         """The data in some words, for people."""
@@ -263,11 +258,11 @@ class Translation(LossTask):
 
         Attention's own products, few at the lengths of sentences, are left out.
         """
-        params = sizes.abstract_params(self)['params']
+        params = base.abstract_params(self)['params']
         source, target = self.train.lengths.sum(0)
         looked_up = Decoder(self.config.model, self.target_tokenizer.vocab_size).looked_up
         multiplied = [x for name, x in params['decoder'].items() if name not in looked_up]
-        encoder, decoder = sizes.count(params['encoder']), sizes.count(multiplied)
+        encoder, decoder = base.count(params['encoder']), base.count(multiplied)
         return 6.0 * (encoder * source / target + decoder)
 
     def _encode(self, name: str, pairs: Sequence[Pair]) -> Buckets:
