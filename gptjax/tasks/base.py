@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def fingerprint(
-    config: Config, beginnings: tuple[str, ...], text_sha256: str, tokenizers: dict[str, Tokenizer]
+    config: Config, beginnings: tuple[str, ...], sha256: str, tokenizers: Mapping[str, Tokenizer]
 ) -> dict[str, Any]:
     """The knobs whose dotted names begin like that, and hashes of the text and of tokenizers."""
     found = {name: value for name, value in flatten(config) if name.startswith(beginnings)}
@@ -35,7 +35,7 @@ def fingerprint(
         vocabulary = hashlib.sha256(tokenizer.to_json().encode()).hexdigest()[:12]
         found[name] = f'{tokenizer.kind} ({tokenizer.vocab_size}, {vocabulary})'
     # Several texts have several hashes, with '+' between them.
-    return found | {'text': '+'.join(sha256[:12] for sha256 in text_sha256.split('+'))}
+    return found | {'text': '+'.join(part[:12] for part in sha256.split('+'))}
 
 
 def abstract_params(task: Learner) -> dict:

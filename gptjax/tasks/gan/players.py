@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -83,19 +82,17 @@ class Players:
             return self._embed(critic_params, ids_BT)
 
         @jax.checkpoint
-        def mixture(x_BCD: Array, t_C: Array) -> Array:
-            logits_BCV = from_noise.word_logits(model, params, x_BCD, t_C)
+        def mixture(x_and_t: tuple[Array, Array]) -> Array:
+            logits_BV = from_noise.word_logits(model, params, *x_and_t)
             if output.startswith('gumbel'):
-                drawn_CBV = jax.vmap(from_noise.gumbel, (None, 0, None))(
-                    noise.key_B, t_C, model.vocab_size
-                )
-                logits_BCV += drawn_CBV.swapaxes(0, 1)
-            softmax_BCV = jax.nn.softmax(logits_BCV / self.config.gan.temperature)
-            return softmax_BCV @ table(critic_params)
+                logits_BV += from_noise.gumbel(noise.key_B, x_and_t[1], model.vocab_size)
+            return jax.nn.softmax(logits_BV / self.config.gan.temperature) @ table(critic_params)
 
         w_BTD = from_noise.style(model, params, noise)
-        x_BSD = from_noise.replay(model, params, ids_BT, w_BTD, noise)
-        soft_BSD = _by_chunks(mixture, x_BSD, self.config.train.logits_chunk)
+        x_SBD = from_noise.replay(model, params, ids_BT, w_BTD, noise).swapaxes(0, 1)
+        chunk = min(self.config.train.logits_chunk or len(x_SBD), len(x_SBD))
+        places = x_SBD, jnp.arange(len(x_SBD))
+        soft_BSD = jax.lax.map(mixture, places, batch_size=chunk).swapaxes(0, 1)
         if not hard:
             return soft_BSD
         # The words forward, the softmax backward (Bengio et al., 2013, 1308.3432).
@@ -191,19 +188,6 @@ def lengths(ids_BT: Array) -> Array:
 
 def _score_and_embed(critic: Critic, e_BSD: Array, ids_BS: Array) -> tuple[Array, Array]:
     return critic(e_BSD), critic.embed_ids(ids_BS)
-
-
-def _by_chunks(fn: Callable, x_BSD: Array, chunk: int) -> Array:
-    """fn(x_BCD, positions) for all positions, `chunk` at a time; 0 is all at once."""
-    b, s, d = x_BSD.shape
-    if not chunk or chunk >= s:
-        return fn(x_BSD, jnp.arange(s))
-    parts = -(-s // chunk)
-    padded_BSD = jnp.pad(x_BSD, [(0, 0), (0, parts * chunk - s), (0, 0)])
-    x_PBCD = padded_BSD.reshape(b, parts, chunk, d).swapaxes(0, 1)
-    t_PC = jnp.arange(parts * chunk).reshape(parts, chunk)
-    out_PBCD = jax.lax.map(lambda part: fn(*part), (x_PBCD, t_PC))
-    return out_PBCD.swapaxes(0, 1).reshape(b, -1, d)[:, :s]
 
 
 def table(critic_params: dict) -> Array:

@@ -23,6 +23,7 @@ class Buckets:
 
     sources: Sequence[np.ndarray]  # each ends with the token that ends a text
     targets: Sequence[np.ndarray]  # without it: it begins the inputs and ends the targets
+    lengths: np.ndarray  # (P, 2): tokens of each source and target, with the one that ends it
     end: int  # of the target's vocabulary
     shapes: tuple[tuple[int, int], ...]  # (S, T) of each bucket
     members: tuple[np.ndarray, ...]  # the pairs in each bucket
@@ -36,13 +37,7 @@ class Buckets:
         order, cuts = _cut(lengths_P2, count)
         members = tuple(np.sort(part) for part in np.split(order, cuts))
         shapes = tuple((int(s), int(t)) for s, t in (lengths_P2[part].max(0) for part in members))
-        return cls(sources, targets, end, shapes, members)
-
-    @functools.cached_property
-    def lengths(self) -> np.ndarray:
-        """(P, 2): tokens of each pair's source and target, each with the token that ends it."""
-        pairs = zip(self.sources, self.targets, strict=True)
-        return np.array([(len(s), len(t) + 1) for s, t in pairs])
+        return cls(sources, targets, lengths_P2, end, shapes, members)
 
     def require_fit(self, name: str, block_size: int) -> None:
         """Raises UserError if a pair is over the block; nothing is ever cut off it."""
@@ -114,7 +109,7 @@ class Buckets:
         return [batches[i] for i in draw.permutation(len(batches))]
 
 
-NO_PAIRS = Buckets((), (), 0, (), ())
+NO_PAIRS = Buckets((), (), np.zeros((0, 2), int), 0, (), ())
 
 
 def encode(

@@ -1,18 +1,25 @@
-"""Aligned texts: two files line by line, or one with `source TAB target` lines."""
+"""Aligned texts, read from two files or a TSV file, and what a work directory keeps of them."""
 
 import dataclasses
+import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from gptjax.config import DataConfig, TranslationConfig
+from gptjax.config import Config, DataConfig, TranslationConfig
 from gptjax.console import Say
 from gptjax.errors import UserError
-from gptjax.text import corpora
+from gptjax.files import DamagedError, read_object, write_atomically
+from gptjax.text import corpora, tokenizers
 from gptjax.text.clean import clean
-from gptjax.text.reading import read, source_sha256
+from gptjax.text.reading import file_sha256, read, source_sha256
+from gptjax.text.tokenizers import Tokenizer
 
 Pair = tuple[str, str]
+Tokenizers = tuple[Tokenizer, Tokenizer]  # of the source and of the target
+# The files of the tokenizers, which may be one.
+FILES = (['tokenizer.json', 'tokenizer.json'], ['tokenizer.json', 'tokenizer_target.json'])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +68,49 @@ def read_splits(data: DataConfig, translation: TranslationConfig, say: Say = pri
                 'give more lines, or another data.val_fraction'
             )
     return PairSplits(tuple(train), tuple(val), sha256)
+
+
+def learn(splits: PairSplits, config: Config, say: Say) -> Tokenizers:
+    """The tokenizers of the source and of the target; one for both with a shared vocabulary."""
+    data = config.data
+
+    def learn_from(texts: Iterable[str]) -> Tokenizer:
+        cache_dir = corpora.cache_folder(data)
+        return tokenizers.learn(texts, data, ends=True, cache_dir=cache_dir, say=say)
+
+    # Without a character that only the held-out text has, that text could not be encoded.
+    seen = splits.train + (splits.val if data.tokenizer == 'char' else ())
+    if config.translation.shared_vocab:
+        shared = learn_from(text for pair in seen for text in pair)
+        return shared, shared
+    return learn_from(source for source, _ in seen), learn_from(target for _, target in seen)
+
+
+def save(workdir: Path, both: Tokenizers, val: tuple[Pair, ...], *, sha256: str) -> None:
+    """Leaves in a work directory the tokenizers, the held-out pairs and the hash of the files."""
+    names = FILES[both[0] != both[1]]
+    for name, tokenizer in zip(names, both, strict=True):
+        write_atomically(workdir / name, tokenizer.to_json().encode())
+    write_atomically(workdir / 'val.tsv', to_tsv(val).encode())
+    about = {'sha256': sha256, 'tokenizers': names, 'val_sha256': file_sha256(workdir / 'val.tsv')}
+    write_atomically(workdir / 'data.json', json.dumps(about, indent=1).encode())
+
+
+def load(workdir: Path) -> tuple[Tokenizers, tuple[Pair, ...], str]:
+    """What `save` left.
+
+    Raises:
+      OSError, UnicodeDecodeError, DamagedError, UserError: something is missing or damaged.
+    """
+    about = read_object(workdir / 'data.json', sha256=str, val_sha256=str, tokenizers=list)
+    if about['tokenizers'] not in FILES:
+        raise DamagedError(f'{workdir / "data.json"} names unknown tokenizers')
+    path = workdir / 'val.tsv'
+    if file_sha256(path) != about['val_sha256']:
+        raise DamagedError(f'{path} is not what was saved')
+    source, target = (tokenizers.from_json((workdir / x).read_text()) for x in about['tokenizers'])
+    val = tuple(parse_tsv(path.read_bytes().decode(), str(path)))
+    return (source, target), val, about['sha256']
 
 
 def parse_tsv(text: str, name: str) -> list[Pair]:

@@ -2,9 +2,8 @@
 
 import dataclasses
 import functools
-import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +13,6 @@ from jax import Array
 from gptjax.config import Config, SampleConfig
 from gptjax.console import Say
 from gptjax.errors import UserError
-from gptjax.files import DamagedError, read_object, write_atomically
 from gptjax.generation.engine import Piece
 from gptjax.models.block import apply
 from gptjax.models.decoder import Decoder
@@ -23,14 +21,13 @@ from gptjax.tasks import base
 from gptjax.tasks.base import LossTask, own_rows
 from gptjax.tasks.protocols import Report
 from gptjax.tasks.reads import every
+from gptjax.tasks.translation import pairs
 from gptjax.tasks.translation.buckets import NO_PAIRS, Batch, Buckets, encode
-from gptjax.tasks.translation.pairs import Pair, parse_tsv, read_pairs, read_splits, to_tsv
+from gptjax.tasks.translation.pairs import Pair
 from gptjax.tasks.translation.scores import EXAMPLES, compare, describe, require_sacrebleu
 from gptjax.tasks.translation.seq2seq import Seq2Seq
 from gptjax.tasks.translation.translator import Translator
-from gptjax.text import tokenizers
-from gptjax.text.corpora import cache_folder
-from gptjax.text.reading import file_sha256
+from gptjax.text.tokenizers import Tokenizer
 from gptjax.training import steps
 from gptjax.training.losses import Sums, cross_entropy
 
@@ -45,8 +42,6 @@ DECISIVE = (  # beginnings of knobs
     *('model.', 'train.optimizer'),
     *('translation.shared_vocab', 'translation.n_encoder_layer', 'translation.copy'),
 )
-# The files of the source's and the target's tokenizer, which may be one.
-TOKENIZERS = (['tokenizer.json', 'tokenizer.json'], ['tokenizer.json', 'tokenizer_target.json'])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +49,8 @@ class Translation(LossTask):
     """See `gptjax.tasks.protocols.Task`."""
 
     config: Config
-    tokenizer: tokenizers.Tokenizer  # of the source
-    target_tokenizer: tokenizers.Tokenizer
+    tokenizer: Tokenizer  # of the source
+    target_tokenizer: Tokenizer
     train: Buckets  # empty where the task comes from a work directory
     val_pairs: tuple[Pair, ...]
     text_sha256: str
@@ -69,23 +64,12 @@ class Translation(LossTask):
           UserError: there are no such pairs, some are too long, or a knob cannot be used here.
         """
         require_sacrebleu()
-        splits = read_splits(config.data, config.translation, say)
-        data = config.data
-
-        def learn(texts: Iterable[str]) -> tokenizers.Tokenizer:
-            cache = cache_folder(data)
-            return tokenizers.learn(texts, data, ends=True, cache_dir=cache, say=say)
-
-        # Without a character that only the held-out text has, that text could not be encoded.
-        seen = splits.train + (splits.val if data.tokenizer == 'char' else ())
-        if config.translation.shared_vocab:
-            tokenizer = target_tokenizer = learn(text for pair in seen for text in pair)
-        else:
-            tokenizer, target_tokenizer = (learn(pair[i] for pair in seen) for i in (0, 1))
-        task = cls(config, tokenizer, target_tokenizer, NO_PAIRS, splits.val, splits.sha256)
+        splits = pairs.read_splits(config.data, config.translation, say)
+        tokenizers = pairs.learn(splits, config, say)
+        task = cls(config, *tokenizers, NO_PAIRS, splits.val, splits.sha256)
         task = dataclasses.replace(task, train=task._encode('training', splits.train))
-        shapes = len(task.train.shapes)
         task.val  # noqa: B018 - complains of what is too long before anything is trained
+        shapes = len(task.train.shapes)
         if config.train.steps_per_call > 1 and shapes > 1:
             raise UserError(
                 f'train.steps_per_call={config.train.steps_per_call} needs batches of one shape, '
@@ -96,32 +80,17 @@ class Translation(LossTask):
     @classmethod
     def load(cls, config: Config, workdir: Path) -> 'Translation':
         """The task as `save` left it in a work directory."""
-        about = read_object(workdir / 'data.json', sha256=str, val_sha256=str, tokenizers=list)
-        if about['tokenizers'] not in TOKENIZERS:
-            raise DamagedError(f'{workdir / "data.json"} names unknown tokenizers')
-        tokenizer, target_tokenizer = (
-            tokenizers.from_json((workdir / name).read_text()) for name in about['tokenizers']
-        )
-        path = workdir / 'val.tsv'
-        if file_sha256(path) != about['val_sha256']:
-            raise DamagedError(f'{path} is not what was saved')
-        val = tuple(parse_tsv(path.read_bytes().decode(), str(path)))
-        return cls(config, tokenizer, target_tokenizer, NO_PAIRS, val, about['sha256'])
+        tokenizers, val_pairs, sha256 = pairs.load(workdir)
+        return cls(config, *tokenizers, NO_PAIRS, val_pairs, sha256)
 
     def save(self, workdir: Path) -> None:
         """Leaves in a work directory all that is needed there besides the parameters."""
-        names = TOKENIZERS[not self.config.translation.shared_vocab]
-        write_atomically(workdir / names[0], self.tokenizer.to_json().encode())
-        if not self.config.translation.shared_vocab:
-            write_atomically(workdir / names[1], self.target_tokenizer.to_json().encode())
-        write_atomically(workdir / 'val.tsv', to_tsv(self.val_pairs).encode())
-        about = {'sha256': self.text_sha256, 'tokenizers': names}
-        about['val_sha256'] = file_sha256(workdir / 'val.tsv')
-        write_atomically(workdir / 'data.json', json.dumps(about, indent=1).encode())
+        tokenizers = self.tokenizer, self.target_tokenizer
+        pairs.save(workdir, tokenizers, self.val_pairs, sha256=self.text_sha256)
 
     def with_text(self, path: Path) -> 'Translation':
         """The same task, to be evaluated on other pairs, in a TSV file."""
-        return dataclasses.replace(self, val_pairs=tuple(read_pairs((path,))))
+        return dataclasses.replace(self, val_pairs=tuple(pairs.read_pairs((path,))))
 
     @functools.cached_property
     def model(self) -> Seq2Seq:
@@ -162,7 +131,7 @@ class Translation(LossTask):
         Translations are made as `config.sample` says; `copy` has the scores of the sources.
         """
         nats, tokens = self._measure(params, layout, 0)
-        sources, references = (list(texts) for texts in zip(*self.val_pairs, strict=True))
+        sources, references = map(list, zip(*self.val_pairs, strict=True))
         options = dataclasses.replace(self.config.sample, num_samples=1)
         outputs = [texts[0] for texts in self.translator(params, options)(sources)]
         figures = {
@@ -195,7 +164,7 @@ class Translation(LossTask):
 
     def preview(self) -> Report:
         """Sizes, batch shapes, vocabularies and some pairs."""
-        pairs = self.val_pairs[:EXAMPLES]
+        examples = self.val_pairs[:EXAMPLES]
         figures = {
             'train_pairs': len(self.train.sources),
             'val_pairs': len(self.val_pairs),
@@ -203,16 +172,15 @@ class Translation(LossTask):
             'target_vocab_size': self.target_tokenizer.vocab_size,
             'shapes': [list(shape) for shape in self.train.shapes],
             'padding': self.train.padding,
-            'pairs': [list(pair) for pair in pairs],
+            'pairs': [list(pair) for pair in examples],
         }
-        shown = [f'  {source}\n    {target}' for source, target in pairs]
+        shown = [f'  {source}\n    {target}' for source, target in examples]
         return Report(figures, '\n'.join([self.describe_data(), 'Held out, for example', *shown]))
 
     def translator(self, params: dict, config: SampleConfig) -> Translator:
         """lines -> the texts of each."""
-        return Translator(
-            self.model, params, self.tokenizer, self.target_tokenizer, self.config.data, config
-        )
+        tokenizers = self.tokenizer, self.target_tokenizer
+        return Translator(self.model, params, *tokenizers, self.config.data, config)
 
     def stream(self, params: dict, prompts: Sequence[str], config: SampleConfig) -> Iterator[Piece]:
         """Translates lines; of a beam, the texts of a line are its best ones, best first.
@@ -265,9 +233,9 @@ class Translation(LossTask):
         encoder, decoder = base.count(params['encoder']), base.count(multiplied)
         return 6.0 * (encoder * source / target + decoder)
 
-    def _encode(self, name: str, pairs: Sequence[Pair]) -> Buckets:
+    def _encode(self, name: str, given: Sequence[Pair]) -> Buckets:
         """The pairs in buckets, all of which fit into the block, or a UserError."""
-        tokenizers, count = (self.tokenizer, self.target_tokenizer), self.config.translation.buckets
-        encoded = encode(pairs, *tokenizers, count)
+        count = self.config.translation.buckets
+        encoded = encode(given, self.tokenizer, self.target_tokenizer, count)
         encoded.require_fit(name, self.config.model.block_size)
         return encoded
