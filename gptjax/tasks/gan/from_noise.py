@@ -1,7 +1,6 @@
 """Noise -> sentences: one scan for the whole of them, and the same states again for a gradient."""
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -62,30 +61,25 @@ def write(
     if forced_BT is None:
         forced_BT = jnp.full((b, time), FREE)
 
-    def choose(x_BD: Array, t: Array, forced_B: Array) -> Array:
+    def step(carry: Any, t_and_forced: tuple) -> tuple:
+        t, forced_B = t_and_forced
+        if model.gan.causal:
+            token_B, cache = carry
+            x_BD, cache = apply(model, params, token_B, t, w_BTD, noise, cache, method='step')
+        else:
+            x_BD = apply(model, params, carry, w_BTD, noise, t + 1, method='rewritten')
         logits_BV = word_logits(model, params, x_BD, t)
         if model.gan.output.startswith('gumbel'):
             logits_BV += temperature * gumbel(noise.key_B, t, model.vocab_size)
-        return jnp.where(forced_B == FREE, jnp.argmax(logits_BV, -1), forced_B).astype(jnp.int32)
+        token_B = jnp.where(forced_B == FREE, jnp.argmax(logits_BV, -1), forced_B).astype(jnp.int32)
+        if model.gan.causal:
+            return (token_B, cache), token_B
+        return carry.at[:, t + 1].set(token_B), token_B
 
-    def step_with_cache(carry: tuple, t_and_forced: tuple) -> tuple:
-        (token_B, cache), (t, forced_B) = carry, t_and_forced
-        x_BD, cache = apply(model, params, token_B, t, w_BTD, noise, cache, method='step')
-        token_B = choose(x_BD, t, forced_B)
-        return (token_B, cache), token_B
-
-    def step_anew(ids_BT: Array, t_and_forced: tuple) -> tuple[Array, Array]:
-        t, forced_B = t_and_forced
-        x_BD = apply(model, params, ids_BT, w_BTD, noise, t + 1, method='rewritten')
-        token_B = choose(x_BD, t, forced_B)
-        return ids_BT.at[:, t + 1].set(token_B), token_B
-
+    carry: Any = jnp.full((b, time), PAD).at[:, 0].set(START)
     if model.gan.causal:
-        step: Callable = step_with_cache
-        carry: Any = jnp.full(b, START), Cache.empty(model.cache_config, b, time - 1)
-    else:
-        step, carry = step_anew, jnp.full((b, time), PAD).at[:, 0].set(START)
-    _, ids_SB = jax.lax.scan(step, carry, (jnp.arange(time - 1), forced_BT[:, 1:].T))
+        carry = carry[:, 0], Cache.empty(model.cache_config, b, time - 1)
+    ids_SB: Array = jax.lax.scan(step, carry, (jnp.arange(time - 1), forced_BT[:, 1:].T))[1]
     return jnp.concatenate([jnp.full((b, 1), START), ids_SB.T], 1)
 
 

@@ -26,23 +26,14 @@ SAMPLING = SampleConfig(temperature=1.0, stop=('\n',), chunk=32)
 
 
 def compare(
-    config: Config,
-    tokenizer: WordTokenizer,
-    ours: Sequence,
-    *,
-    learnt: Sequence,
-    held_out: Sequence,
+    config: Config, tokenizer: WordTokenizer, ours: list, *, learnt: list, held_out: list
 ) -> dict[str, dict]:
     """All figures of generated sentences and of the baselines, by the name of the row."""
-    draw = np.random.default_rng(0)
-    lists = {
-        'generator': ours,
-        'words by frequency': likeness.by_frequency(learnt, len(ours), draw),
-        'held-out sentences': held_out,
-    }
-    workdir = config.gan_sampling.judge
-    judge = Judge(Path(workdir), config, tokenizer) if workdir else None
-    if judge:
+    drawn = likeness.by_frequency(learnt, len(ours), np.random.default_rng(0))
+    lists = {'generator': ours, 'words by frequency': drawn, 'held-out sentences': held_out}
+    judge = None
+    if workdir := config.gan_sampling.judge:
+        judge = Judge(Path(workdir), config, tokenizer)
         lists['word GPT'] = judge.samples(len(ours))
     rows = {}
     for name, listed in lists.items():
@@ -84,13 +75,11 @@ class Judge:
 
     def samples(self, count: int) -> list[tuple[int, ...]]:
         """Sentences of the language model itself, at temperature 1, in the GAN's ids."""
-        asking, most = self._asking, self._asking.gan.max_words
-        texts: list[str] = []
+        asking, texts = self._asking, []
+        sampling = dataclasses.replace(SAMPLING, max_new_tokens=asking.gan.max_words)
         for first in range(0, count, JUDGED_ROWS):
             rows = min(JUDGED_ROWS, count - first)
-            config = dataclasses.replace(
-                SAMPLING, max_new_tokens=most, num_samples=rows, seed=first
-            )
+            config = dataclasses.replace(sampling, num_samples=rows, seed=first)
             texts += whole_texts(self._judge.stream(self._params, ['\n'], config))
         words = [sentences.to_words(text, asking.gan) for text in texts]
         rows_NT = sentences.to_rows(words, self._tokenizer, asking.model.block_size)

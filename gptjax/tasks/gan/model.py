@@ -226,10 +226,6 @@ class Critic(nn.Module):
         self.norm_final = norm(config, None)
         self.head = dense(config, 1, None, bias=True, std=d**-0.5)
 
-    def embed_ids(self, ids_BS: Array) -> Array:
-        """Embedded words (B, S, D): what one-hot rows times the table would be."""
-        return self.embed(ids_BS)
-
     def __call__(self, e_BSD: Array) -> Array:
         """Scores (B,), float32, of embedded words, or of mixtures of them; zeros are no word."""
         b, s, d = e_BSD.shape

@@ -34,10 +34,10 @@ class Players:
         ids_BT = jnp.zeros((1, model.block_size), jnp.int32)
         noise = draw_noise(model, self.config.gan, key, ids_BT[:, 0])
         e_BSD = jnp.zeros((1, model.block_size - 1, model.n_embd))
-        return {
-            'generator': self.generator.init(generator_key, ids_BT, noise),
-            'critic': self.critic.init(critic_key, e_BSD, ids_BT, method=_score_and_embed),
-        }
+        critic = self.critic.init(
+            critic_key, e_BSD, ids_BT, method=lambda model, e, ids: (model(e), model.embed(ids))
+        )
+        return {'generator': self.generator.init(generator_key, ids_BT, noise), 'critic': critic}
 
     def author(self, params: dict) -> dict:
         """The parameters that sampling uses: the generator's, or their running mean."""
@@ -53,10 +53,10 @@ class Players:
 
     def write(self, params: dict, key: Array, row_B: Array, turns: int) -> tuple[Noise, Array]:
         """(noise, ids), (turns, B, ...) each: sentences for several critic steps, in one scan."""
-        config, model = self.config, self.generator
+        model = self.generator
 
         def draw(turn: Array) -> Noise:
-            return draw_noise(config.model, config.gan, jax.random.fold_in(key, turn), row_B)
+            return draw_noise(model.config, model.gan, jax.random.fold_in(key, turn), row_B)
 
         # The rows' axis comes first, so that they stay on the devices that have the batch's rows.
         noise = jax.vmap(draw, out_axes=1)(jnp.arange(turns))
@@ -162,7 +162,7 @@ class Players:
         return e_BSD * seen_BS[..., None] if self.config.gan.hide_after_end else e_BSD
 
     def _embed(self, params: dict, ids_BT: Array) -> Array:
-        return apply(self.critic, params, ids_BT[:, 1:], method='embed_ids')
+        return apply(self.critic, params, ids_BT[:, 1:], method=lambda model, ids: model.embed(ids))
 
     def _diffuse(self, params: dict, e_BSD: Array, level: Array, key: Array, row_B: Array) -> Array:
         """Adds noise of a random strength up to the level, to real and generated rows alike."""
@@ -184,10 +184,6 @@ def lengths(ids_BT: Array) -> Array:
     """Number of ids after <START>, up to and with <END> or to the end of each row."""
     is_end_BS = ids_BT[:, 1:] == END
     return jnp.where(is_end_BS.any(1), is_end_BS.argmax(1) + 1, is_end_BS.shape[1])
-
-
-def _score_and_embed(critic: Critic, e_BSD: Array, ids_BS: Array) -> tuple[Array, Array]:
-    return critic(e_BSD), critic.embed_ids(ids_BS)
 
 
 def table(critic_params: dict) -> Array:

@@ -8,7 +8,7 @@ held in memory: a row is 2 bytes a token, where one-hot rows were 4 bytes a toke
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from gptjax.text.corpora import Source, cache_folder
 from gptjax.text.reading import file_sha256, read, source_sha256
 from gptjax.text.words import END, PAD, START, UNKNOWN, WordTokenizer
 
+Texts = Iterable[str]
 Numbered = list[tuple[int, str]]  # (document, sentence)
 
 
@@ -57,7 +58,7 @@ def prepare(source: Source, config: Config, say: Say = print) -> Sentences:
     sha256 = source_sha256(source, say)
     train, val = (
         [ws for text in texts if gan.min_words <= len(ws := to_words(text, gan)) <= gan.max_words]
-        for texts in _splits(source, data, gan, sha256, say)
+        for texts in _splits(source, config, sha256, say)
     )
     tokenizer = WordTokenizer.learn((' '.join(sentence) + ' ' for sentence in train), data, True)
     train_NT, val_NT = (to_rows(split, tokenizer, block_size) for split in (train, val))
@@ -120,21 +121,19 @@ def random_rows(
     return {'ids': rows_NT[chosen].astype(np.int32), 'row': row}
 
 
-def _splits(
-    source: Source, data: DataConfig, gan: GanConfig, sha256: str, say: Say
-) -> tuple[Iterable[str], Iterable[str]]:
+def _splits(source: Source, config: Config, sha256: str, say: Say) -> tuple[Texts, Texts]:
     """(texts to learn from, held-out texts); a sentence that occurs in both is held out."""
     if source.val:
         train, val = (
-            _split_once(Source(paths, (), source.marked), data, gan, sha256 + part, say)
+            _split_once(Source(paths, (), source.marked), config, sha256 + part, say)
             for paths, part in ((source.train, 't'), (source.val, 'v'))
         )
     else:
         # Each sentence once, before some are held out, or none might be left to learn.
         first: dict[str, int] = {}
-        for number, text in _split_once(source, data, gan, sha256, say):
+        for number, text in _split_once(source, config, sha256, say):
             first.setdefault(text, number)
-        train, val = _hold_out([(number, text) for text, number in first.items()], data)
+        train, val = _hold_out([(number, text) for text, number in first.items()], config.data)
     held_out = dict.fromkeys(text for _, text in val)
     return [t for t in dict.fromkeys(text for _, text in train) if t not in held_out], held_out
 
@@ -151,34 +150,30 @@ def _hold_out(sentences: Numbered, data: DataConfig) -> tuple[Numbered, Numbered
     return train, [pair for pair in sentences if pair[0] in chosen]
 
 
-def _split_once(
-    source: Source, data: DataConfig, gan: GanConfig, sha256: str, say: Say
-) -> Numbered:
+def _split_once(source: Source, config: Config, sha256: str, say: Say) -> Numbered:
     """All sentences of a text, from the cache if it was split before."""
+    data, gan = config.data, config.gan
     recipe = [sha256, gan.splitter, data.normalize, data.lowercase, source.marked]
     name = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
     path = cache_folder(data) / 'sentences' / f'{name}.json'
     if gan.splitter == 'line':
-        return list(_split(source, data, str.splitlines, by_line=True))
+        return list(_split(source, data, by_line=True))
     if not path.exists():
         say(f'Splitting {source.train[0]} into sentences; this is done once for each text')
-        segment = _pysbd().segment
-        pairs = list(_split(source, data, segment, by_line=False))
+        pairs = list(_split(source, data, by_line=False))
         write_atomically(path, json.dumps(pairs, ensure_ascii=False).encode())
     return [(number, text) for number, text in json.loads(path.read_text())]
 
 
-def _split(
-    source: Source, data: DataConfig, segment: Callable[[str], Iterable[str]], *, by_line: bool
-) -> Iterator[tuple[int, str]]:
+def _split(source: Source, data: DataConfig, *, by_line: bool) -> Iterator[tuple[int, str]]:
     """Where a line is a sentence, it is a document too: lines can then be held out at random."""
+    segment = str.splitlines if by_line else _pysbd().segment
     line_number, text = 0, ''
     for piece in read(source):
         text += piece.text
         if not piece.ends:
             continue
-        whole = text if by_line else ' '.join(text.split())
-        for sentence in segment(whole):
+        for sentence in segment(text if by_line else ' '.join(text.split())):
             if sentence.strip():
                 # The library looks at capital letters, so cleaning comes after it.
                 cleaned = clean(sentence.strip(), data)

@@ -33,13 +33,13 @@ class Adversaries:
     def init_state(self, key: Array) -> TrainState:
         """Fresh parameters of both players, and the state of all that drives them."""
         params = self._averaged(self.players.init(key))
+        zero, n = jnp.float32(0), jnp.int32(self.config.gan.n_critic)
         opt_state = {
             'generator': self._optimizer('generator').rule.init(params['generator']),
             'critic': self._optimizer('critic').rule.init(params['critic']),
             # Both losses a step ago, and how many critic steps that makes for the next.
-            'balance': dict.fromkeys(('critic_loss', 'generator_loss'), jnp.float32(0))
-            | {'n': jnp.int32(self.config.gan.n_critic)},
-            'diffusion': jnp.float32(0),
+            'balance': {'critic_loss': zero, 'generator_loss': zero, 'n': n},
+            'diffusion': zero,
         }
         if self.config.gan.pretrain_steps:
             opt_state['pretrain'] = self._optimizer('pretrain').rule.init(params['generator'])
@@ -48,8 +48,7 @@ class Adversaries:
     def train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """One step of the generator and those of the critic before it, or one of pre-training.
 
-        Args:
-          batch: `ids` (B, n_critic, T), and `row` (B,), the number of each row, for its noise.
+        A batch has `ids` (B, n_critic, T), and `row` (B,), the number of each row, for its noise.
         """
         first = self.config.gan.pretrain_steps
         if not first:
@@ -73,7 +72,6 @@ class Adversaries:
         gan = self.config.gan
         key, level = step_key(state), state.opt_state['diffusion']
         balance = state.opt_state['balance']
-
         # The generator stands still while the critic learns, so one scan writes for all turns.
         old, row_B = state.params['generator'], batch['row']
         noise, fakes = self.players.write(old, key, row_B, gan.n_critic + 1)
@@ -98,24 +96,21 @@ class Adversaries:
         nothing = dict.fromkeys(SEEN, jnp.float32(0))
         carry = state.params['critic'], state.opt_state['critic'], nothing
         reals = batch['ids'].swapaxes(0, 1)
-        for_critic, for_generator = (
-            jax.tree.map(lambda x, part=part: x[part], (fakes, noise)) for part in (slice(-1), -1)
-        )
+        for_critic = jax.tree.map(lambda x: x[:-1], (fakes, noise))
         turns = (jnp.arange(gan.n_critic), reals, *for_critic)
-        last_key = jax.random.fold_in(key, 2 * gan.n_critic + 1)
         (critic, critic_state, seen), _ = jax.lax.scan(turn, carry, turns)
 
-        args = (critic, (reals[0], *for_generator), last_key, row_B, level)
+        rows = (reals[0], *jax.tree.map(lambda x: x[-1], (fakes, noise)))
+        last_key = jax.random.fold_in(key, 2 * gan.n_critic + 1)
         value_and_grad = jax.value_and_grad(self.players.generator_loss, has_aux=True)
-        (_, loss), grads = value_and_grad(old, *args)
+        (_, loss), grads = value_and_grad(old, critic, rows, last_key, row_B, level)
         before = old, state.opt_state['generator']
-        after = self._update('generator', old, grads, state.opt_state['generator'])
+        after = self._update('generator', old, grads, before[1])
         waits = state.step < gan.pretrain_steps + gan.critic_steps
         generator, generator_state = jax.tree.map(
             lambda a, b: jnp.where(waits, a, b), before, after
         )
         params = state.params | {'generator': generator, 'critic': critic}
-        params = self._averaged(params, gan.average)
         opt_state = state.opt_state | {
             'generator': generator_state,
             'critic': critic_state,
@@ -130,6 +125,7 @@ class Adversaries:
             'diffusion': level,
             'n_critic': jnp.float32(balance['n'] if gan.adaptive else gan.n_critic),
         }
+        params = self._averaged(params, gan.average)
         return TrainState(state.step + 1, state.key, params, opt_state), metrics
 
     def _averaged(self, params: dict, decay: float = 0.0) -> dict:

@@ -17,7 +17,6 @@ from gptjax.errors import UserError
 from gptjax.generation.engine import Piece
 from gptjax.parallel.mesh import Layout
 from gptjax.tasks import base
-from gptjax.tasks.base import BaseTask, own_rows
 from gptjax.tasks.gan import curves, from_noise, judge, likeness, sentences
 from gptjax.tasks.gan.model import Critic, Generator
 from gptjax.tasks.gan.players import Players
@@ -49,7 +48,7 @@ UNREAD = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Gan(BaseTask):
+class Gan(base.BaseTask):
     """See `gptjax.tasks.protocols.Task`."""
 
     config: Config
@@ -98,8 +97,8 @@ class Gan(BaseTask):
 
     def train_batch(self, step: int) -> dict[str, np.ndarray]:
         """This process's rows of a step's batch: one for each step of the critic."""
-        train = self.config.train
-        shape = {'batch_size': train.batch_size, 'turns': self.config.gan.n_critic} | own_rows()
+        train, turns = self.config.train, self.config.gan.n_critic
+        shape = {'batch_size': train.batch_size, 'turns': turns} | base.own_rows()
         return sentences.random_rows(self.sentences.train_NT, seed=train.seed, step=step, **shape)
 
     def validate(self, params: dict, layout: Layout) -> dict[str, float]:

@@ -18,11 +18,8 @@ EVAL_TOKENS = 8192  # computed at a time
 def windows(tokens_T: np.ndarray, config: Config, parts: int, whole: bool) -> Iterable[Batch]:
     """This process's rows of the batches of an evaluation, the same at every call.
 
-    Args:
-      tokens_T: to be predicted.
-      config: of the run.
-      parts: the rows of a batch are a multiple of this.
-      whole: all consecutive windows; otherwise `train.eval_batches` batches of drawn ones.
+    All windows of the tokens, or `train.eval_batches` batches of drawn ones; the rows of a batch
+    are a multiple of `parts`.
     """
     block_size, train = config.model.block_size, config.train
     rows = -(-EVAL_TOKENS // block_size // parts) * parts

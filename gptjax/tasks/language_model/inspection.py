@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import Array
 
 from gptjax.errors import UserError
@@ -58,7 +59,7 @@ def forward(model: Decoder, variables: dict, tokens_T: np.ndarray, *, attention:
     weights = None
     if attention:
         blocks = looked.get('intermediates', {})
-        layers = [blocks[name] for name in (f'block_{i}' for i in range(len(blocks)))]
+        layers = (blocks[f'block_{i}'] for i in range(len(blocks)))
         weights = tuple(layer['attn']['weights_BNTS'][0][0] for layer in layers)
     return Forward(tokens_T, logits_TV, weights)
 
@@ -70,9 +71,8 @@ def score(model: Decoder, variables: dict, tokens_T: np.ndarray) -> Score:
 
     @jax.jit
     def run(variables: dict, inputs_BT: Array, targets_BT: Array) -> Array:
-        logits_BTV, _ = model.apply(variables, inputs_BT)
-        log_probs_BTV = jax.nn.log_softmax(logits_BTV.astype(jnp.float32))
-        return jnp.take_along_axis(log_probs_BTV, targets_BT[..., None], axis=-1)[..., 0]
+        logits_BTV = model.apply(variables, inputs_BT)[0].astype(jnp.float32)
+        return -optax.softmax_cross_entropy_with_integer_labels(logits_BTV, targets_BT)
 
     block_size, found = min(model.config.block_size, len(tokens_T) - 1), []
     for batch in batches.whole_split(tokens_T, batch_size=8, block_size=block_size):

@@ -22,7 +22,6 @@ from gptjax.models.block import apply
 from gptjax.models.decoder import Decoder
 from gptjax.parallel.mesh import Layout
 from gptjax.tasks import base
-from gptjax.tasks.base import LossTask, own_rows
 from gptjax.tasks.language_model import evaluation, init_from, inspection, preview, run_data
 from gptjax.tasks.protocols import Report
 from gptjax.tasks.reads import every
@@ -37,7 +36,7 @@ MODELS: dict[str, type[Decoder] | type[Bigram]] = {'decoder': Decoder, 'bigram':
 
 
 @dataclasses.dataclass(frozen=True)
-class LanguageModel(LossTask):
+class LanguageModel(base.LossTask):
     """See `gptjax.tasks.protocols.Task`."""
 
     config: Config
@@ -136,7 +135,7 @@ class LanguageModel(LossTask):
         """This process's rows of a step's batch."""
         train, (split, _) = self.config.train, self.corpus.splits
         shape = {'batch_size': train.batch_size, 'block_size': self.config.model.block_size}
-        shape |= own_rows()
+        shape |= base.own_rows()
         if self.config.data.order == 'random':
             return batches.random_windows(split.tokens, seed=train.seed, step=step, **shape)
         return batches.consecutive_windows(split.tokens, step=step, **shape)

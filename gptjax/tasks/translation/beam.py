@@ -26,7 +26,6 @@ class _Beam(flax.struct.PyTreeNode):
     live_score_BK: Array  # log-probabilities
     done_BKT: Array
     done_score_BK: Array  # normalised by length; minus infinity where there is none
-    finished_B: Array  # how many, at most K
     closed_B: Array  # sources that nothing is added to any more
 
 
@@ -83,7 +82,6 @@ def beam_search(
             jnp.concatenate([beam.done_score_BK, new_BC], axis=1), k
         )
         done_BKT = _take(jnp.concatenate([beam.done_BKT, tokens_BCT], axis=1), chosen_BK)
-        finished_B = beam.finished_B + finishes_BC.sum(1)
 
         live_score_BK, chosen_BK = jax.lax.top_k(jnp.where(ends_BC, -jnp.inf, score_BC), k)
         chosen_parent_BK = jnp.take_along_axis(parent_BC, chosen_BK, axis=1)
@@ -93,8 +91,7 @@ def beam_search(
             live_score_BK,
             done_BKT,
             done_score_BK,
-            finished_B,
-            (finished_B >= k) | (t >= limit - 1),
+            jnp.isfinite(done_score_BK).all(1) | (t >= limit - 1),
         )
 
     nothing_BK = jnp.full((b, k), -jnp.inf)
@@ -105,7 +102,6 @@ def beam_search(
         nothing_BK.at[:, 0].set(0.0),  # All begin alike; K equal ones would stay equal.
         empty_BKT,
         nothing_BK,
-        jnp.zeros(b, jnp.int32),
         jnp.zeros(b, bool),
     )
     beam = until_done(step, beam, lambda beam: beam.closed_B.all(), decoding)

@@ -41,14 +41,12 @@ def read_splits(data: DataConfig, translation: TranslationConfig, say: Say = pri
       UserError: files have unequal numbers of lines, a line is no pair, a file cannot be read or a
         split is empty.
     """
-    for name, target, path in (
-        ('target_path', translation.target_path, data.path),
-        ('val_target_path', translation.val_target_path, data.val_path),
-    ):
-        if target and not path:
-            needed = 'data.' + name.replace('target_', '')
+    for name, source_name in (('target_path', 'path'), ('val_target_path', 'val_path')):
+        target = getattr(translation, name)
+        if target and not getattr(data, source_name):
             raise UserError(
-                f'translation.{name}={target} needs the lines it is aligned with; add {needed}=FILE'
+                f'translation.{name}={target} needs the lines it is aligned with; '
+                f'add data.{source_name}=FILE'
             )
     source = corpora.source(data, say)
     targets = translation.target_path, translation.val_target_path

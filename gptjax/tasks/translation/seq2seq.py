@@ -99,13 +99,12 @@ class Encoder(nn.Module):
 
     def __call__(self, x_BSD: Array, mask_B1S: Array, *, train: bool = False) -> Array:
         """Embedded tokens -> encoded tokens (B, S, D); the mask is False for padding."""
-        config = self.config
         pos_BS = jnp.arange(x_BSD.shape[1])[None]
-        x_BSD = with_positions(config, x_BSD, pos_BS, self.embed_pos)
+        x_BSD = with_positions(self.config, x_BSD, pos_BS, self.embed_pos)
         x_BSD = self.drop(x_BSD, deterministic=not train)
         for block in self.blocks:
             x_BSD, _ = block(x_BSD, pos_BS, mask_B1S, train=train)
-        return x_BSD if config.norm_place == 'after' else self.norm_final(x_BSD)
+        return x_BSD if self.config.norm_place == 'after' else self.norm_final(x_BSD)
 
 
 class Seq2Seq(nn.Module):
@@ -129,12 +128,7 @@ class Seq2Seq(nn.Module):
             self.gate = dense(config, 1, None, bias=True, std=0.0)
 
     def __call__(
-        self,
-        source_BS: Array,
-        lengths_B: Array,
-        tokens_BT: Array,
-        *,
-        train: bool = False,
+        self, source_BS: Array, lengths_B: Array, tokens_BT: Array, *, train: bool = False
     ) -> Array:
         """Logits (B, T, V) of the token after each of the given target's (teacher forcing).
 

@@ -18,7 +18,6 @@ from gptjax.models.block import apply
 from gptjax.models.decoder import Decoder
 from gptjax.parallel.mesh import Layout
 from gptjax.tasks import base
-from gptjax.tasks.base import LossTask, own_rows
 from gptjax.tasks.protocols import Report
 from gptjax.tasks.reads import every
 from gptjax.tasks.translation import pairs
@@ -45,7 +44,7 @@ DECISIVE = (  # beginnings of knobs
 
 
 @dataclasses.dataclass(frozen=True)
-class Translation(LossTask):
+class Translation(base.LossTask):
     """See `gptjax.tasks.protocols.Task`."""
 
     config: Config
@@ -118,7 +117,7 @@ class Translation(LossTask):
     def train_batch(self, step: int) -> Batch:
         """This process's rows of a step's batch."""
         train = self.config.train
-        return self.train.batch(train.seed, step, train.batch_size, **own_rows())
+        return self.train.batch(train.seed, step, train.batch_size, **base.own_rows())
 
     def validate(self, params: dict, layout: Layout) -> dict[str, float]:
         """`val_loss` in nats per target token of some batches, or of all with eval_batches=0."""
@@ -145,8 +144,8 @@ class Translation(LossTask):
     def _measure(self, params: dict, layout: Layout, count: int) -> tuple[float, float]:
         """(sum of nats, number of target tokens) of some held-out batches; of all with 0."""
         rows, seed = -(-EVAL_PAIRS // layout.rows) * layout.rows, self.config.train.seed
-        drawn = (self.val.batch(seed, i, rows, **own_rows()) for i in range(count))
-        chosen = drawn if count else self.val.in_order(rows, **own_rows())
+        drawn = (self.val.batch(seed, i, rows, **base.own_rows()) for i in range(count))
+        chosen = drawn if count else self.val.in_order(rows, **base.own_rows())
         return self.measure(params, layout, chosen)
 
     def prompts(self, given: Sequence[str]) -> tuple[str, ...]:
