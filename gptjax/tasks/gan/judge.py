@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gptjax import run_files, tasks
@@ -68,7 +67,7 @@ class Judge:
         self._asking, self._tokenizer = asking, tokenizer
         self._judge = tasks.load(config, workdir)
         assert isinstance(self._judge, LossTask)
-        self._loss = jax.jit(self._judge.loss)
+        self._loss = self._judge.eval_step
         _, state = run_files.restore(self._judge, workdir, 'best', Layout(MeshConfig(), 1))
         self._params = state.params
         self._newline = int(self._judge.tokenizer.encode('\n')[0])
@@ -97,5 +96,5 @@ class Judge:
             for i, row in enumerate(ids[first : first + JUDGED_ROWS]):
                 rows_BT[i, : len(row)], lengths_B[i] = row, len(row) - 1
             batch = {'inputs': rows_BT[:, :-1], 'targets': rows_BT[:, 1:], 'lengths': lengths_B}
-            sums += jax.device_get(self._loss(self._params, jax.tree.map(jnp.asarray, batch)))
+            sums += jax.device_get(self._loss(self._params, batch))
         return float(np.exp(sums[0] / sums[1]))

@@ -16,7 +16,7 @@ from jax import Array
 
 from gptjax.config import GanConfig, ModelConfig
 from gptjax.models.attention import Attention, unit_rms
-from gptjax.models.block import Block, add_branch, make_blocks, norm, sinusoids
+from gptjax.models.block import Block, add_branch, make_blocks, norm, sinusoids, with_positions
 from gptjax.models.cache import Cache, LayerCache
 from gptjax.models.linear import dense
 
@@ -155,8 +155,7 @@ class Generator(nn.Module):
         """The residual stream after the blocks, and the caches of all their attentions."""
         count, layers = self.cache_config.n_layer, []
         old: LayerCaches = [cache.layer(i) if cache else None for i in range(count)]
-        if self.config.position == 'sinusoidal':
-            x_BTD += sinusoids(pos_BT, self.config.n_embd).astype(x_BTD.dtype)
+        x_BTD = with_positions(self.config, x_BTD, pos_BT, None)
         for i, noise_block in enumerate(self.noise_blocks):
             both, noise_BTD = old[2 * i : 2 * i + 2], noise_BTLD[:, :, i + 1]
             x_BTD, new = noise_block(

@@ -62,10 +62,8 @@ def beam_search(
     memory = apply(model, params, source_BS, lengths_B, method='encode')
 
     def step(beam: _Beam, t: Array) -> _Beam:
-        last_BK = jnp.where(t == 0, end, beam.live_BKT[:, :, jnp.maximum(t - 1, 0)])
-        logits_RV, cache = next_logits(
-            model, params, last_BK.reshape(-1), t=t, cache=beam.cache, memory=memory
-        )
+        last_R = beam.live_BKT[:, :, jnp.maximum(t - 1, 0)].reshape(-1)  # at first the end token
+        logits_RV, cache = next_logits(model, params, last_R, t=t, cache=beam.cache, memory=memory)
         log_probs_BKV = jax.nn.log_softmax(decoding.ban(logits_RV)).reshape(b, k, v)
         scores = (beam.live_score_BK[:, :, None] + log_probs_BKV).reshape(b, k * v)
         # At most one candidate of each hypothesis ends it, so of 2 K at least K go on.
@@ -78,9 +76,8 @@ def beam_search(
         finishes_BC &= ~beam.closed_B[:, None]
 
         new_BC = jnp.where(finishes_BC, score_BC / length_norm(t + 1.0, penalty), -jnp.inf)
-        done_score_BK, chosen_BK = jax.lax.top_k(
-            jnp.concatenate([beam.done_score_BK, new_BC], axis=1), k
-        )
+        all_done = jnp.concatenate([beam.done_score_BK, new_BC], axis=1)
+        done_score_BK, chosen_BK = jax.lax.top_k(all_done, k)
         done_BKT = _take(jnp.concatenate([beam.done_BKT, tokens_BCT], axis=1), chosen_BK)
 
         live_score_BK, chosen_BK = jax.lax.top_k(jnp.where(ends_BC, -jnp.inf, score_BC), k)

@@ -11,8 +11,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from gptjax.config import Config
 from gptjax.errors import UserError
-from gptjax.text.tokenizers import Tokenizer, end_of
+from gptjax.tasks.translation.pairs import Pair, Tokenizers
+from gptjax.text.tokenizers import end_of
 
 Batch = dict[str, np.ndarray]
 
@@ -38,17 +40,6 @@ class Buckets:
         members = tuple(np.sort(part) for part in np.split(order, cuts))
         shapes = tuple((int(s), int(t)) for s, t in (lengths_P2[part].max(0) for part in members))
         return cls(sources, targets, lengths_P2, end, shapes, members)
-
-    def require_fit(self, name: str, block_size: int) -> None:
-        """Raises UserError if a pair is over the block; nothing is ever cut off it."""
-        too_long_P = self.lengths.max(1) > block_size
-        if too_long_P.any():
-            longest = self.lengths.max()
-            raise UserError(
-                f'{too_long_P.sum()} {name} pairs are longer than model.block_size={block_size}: '
-                f'up to {longest} tokens with the one that ends a text; use '
-                f'model.block_size={longest}, or take these pairs out'
-            )
 
     @property
     def padding(self) -> float:
@@ -112,13 +103,25 @@ class Buckets:
 NO_PAIRS = Buckets((), (), np.zeros((0, 2), int), 0, (), ())
 
 
-def encode(
-    pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, target_tokenizer: Tokenizer, count: int
-) -> Buckets:
-    """Pairs of texts, in at most `count` buckets; both tokenizers have a token that ends a text."""
+def encode(pairs: Sequence[Pair], tokenizers: Tokenizers, config: Config, *, split: str) -> Buckets:
+    """Pairs of texts of a split, in buckets; both tokenizers have a token that ends a text.
+
+    Raises:
+      UserError: a pair is over the block; nothing is ever cut off it.
+    """
+    tokenizer, target_tokenizer = tokenizers
     sources = [np.append(tokenizer.encode(source), end_of(tokenizer)) for source, _ in pairs]
     targets = [target_tokenizer.encode(target) for _, target in pairs]
-    return Buckets.make(sources, targets, end_of(target_tokenizer), count)
+    end, count = end_of(target_tokenizer), config.translation.buckets
+    buckets, block_size = Buckets.make(sources, targets, end, count), config.model.block_size
+    longest_P = buckets.lengths.max(1)
+    if longest_P.max() > block_size:
+        raise UserError(
+            f'{(longest_P > block_size).sum()} {split} pairs are longer than '
+            f'model.block_size={block_size}: up to {longest_P.max()} tokens with the one that ends '
+            f'a text; use model.block_size={longest_P.max()}, or take these pairs out'
+        )
+    return buckets
 
 
 def _cut(lengths_P2: np.ndarray, count: int) -> tuple[np.ndarray, list[int]]:

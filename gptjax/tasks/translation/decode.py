@@ -62,10 +62,9 @@ def next_logits(
     model: Seq2Seq, params: dict, token_R: Array, *, t: Array, cache: Cache, memory: Memory
 ) -> tuple[Array, Cache]:
     """Float32 logits (R, V) of the token at position t + 1, after the one at t; and the cache."""
-    pos_R1 = jnp.full((len(token_R), 1), t, jnp.int32)
-    logits_R1V, cache = apply(
-        model, params, token_R[:, None], pos_R1, cache, memory, method='decode'
-    )
+    token_R1 = token_R[:, None]
+    inputs = token_R1, jnp.full_like(token_R1, t), cache, memory
+    logits_R1V, cache = apply(model, params, *inputs, method='decode')
     return logits_R1V[:, 0, : model.target_vocab_size].astype(jnp.float32), cache
 
 

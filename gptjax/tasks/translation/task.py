@@ -65,10 +65,10 @@ class Translation(base.LossTask):
         require_sacrebleu()
         splits = pairs.read_splits(config.data, config.translation, say)
         tokenizers = pairs.learn(splits, config, say)
-        task = cls(config, *tokenizers, NO_PAIRS, splits.val, splits.sha256)
-        task = dataclasses.replace(task, train=task._encode('training', splits.train))
+        train = encode(splits.train, tokenizers, config, split='training')
+        task = cls(config, *tokenizers, train, splits.val, splits.sha256)
         task.val  # noqa: B018 - complains of what is too long before anything is trained
-        shapes = len(task.train.shapes)
+        shapes = len(train.shapes)
         if config.train.steps_per_call > 1 and shapes > 1:
             raise UserError(
                 f'train.steps_per_call={config.train.steps_per_call} needs batches of one shape, '
@@ -84,8 +84,7 @@ class Translation(base.LossTask):
 
     def save(self, workdir: Path) -> None:
         """Leaves in a work directory all that is needed there besides the parameters."""
-        tokenizers = self.tokenizer, self.target_tokenizer
-        pairs.save(workdir, tokenizers, self.val_pairs, sha256=self.text_sha256)
+        pairs.save(workdir, self._tokenizers, self.val_pairs, sha256=self.text_sha256)
 
     def with_text(self, path: Path) -> 'Translation':
         """The same task, to be evaluated on other pairs, in a TSV file."""
@@ -100,7 +99,11 @@ class Translation(base.LossTask):
     @functools.cached_property
     def val(self) -> Buckets:
         """The held-out pairs, encoded."""
-        return self._encode('validation', self.val_pairs)
+        return encode(self.val_pairs, self._tokenizers, self.config, split='validation')
+
+    @property
+    def _tokenizers(self) -> pairs.Tokenizers:
+        return self.tokenizer, self.target_tokenizer
 
     def init_state(self, key: Array) -> steps.TrainState:
         """Fresh parameters and optimizer state."""
@@ -178,8 +181,7 @@ class Translation(base.LossTask):
 
     def translator(self, params: dict, config: SampleConfig) -> Translator:
         """lines -> the texts of each."""
-        tokenizers = self.tokenizer, self.target_tokenizer
-        return Translator(self.model, params, *tokenizers, self.config.data, config)
+        return Translator(self.model, params, *self._tokenizers, self.config.data, config)
 
     def stream(self, params: dict, prompts: Sequence[str], config: SampleConfig) -> Iterator[Piece]:
         """Translates lines; of a beam, the texts of a line are its best ones, best first.
@@ -231,10 +233,3 @@ class Translation(base.LossTask):
         multiplied = [x for name, x in params['decoder'].items() if name not in looked_up]
         encoder, decoder = base.count(params['encoder']), base.count(multiplied)
         return 6.0 * (encoder * source / target + decoder)
-
-    def _encode(self, name: str, given: Sequence[Pair]) -> Buckets:
-        """The pairs in buckets, all of which fit into the block, or a UserError."""
-        count = self.config.translation.buckets
-        encoded = encode(given, self.tokenizer, self.target_tokenizer, count)
-        encoded.require_fit(name, self.config.model.block_size)
-        return encoded
