@@ -80,6 +80,22 @@ def to_words(sentence: str, gan: GanConfig) -> list[str]:
     return [w for w in parts if any(map(str.isalnum, w)) or (w != '\n' and not gan.letters_only)]
 
 
+def encode_prompt(prompt: str, tokenizer: WordTokenizer, config: Config) -> list[int]:
+    """The ids of the words that a sentence is to begin with.
+
+    Raises:
+      UserError: the vocabulary lacks a word, or there are too many of them.
+    """
+    found = to_words(clean(prompt, config.data), config.gan)
+    text, most = ' '.join(found), config.model.block_size - 2
+    tokenizer.check(text)
+    if len(found) > most:
+        raise UserError(
+            f'the prompt has {len(found)} words, and a sentence has at most {most}; shorten it'
+        )
+    return tokenizer.encode(text).tolist()
+
+
 def to_rows(sentences: list[list[str]], tokenizer: WordTokenizer, block_size: int) -> np.ndarray:
     """Sentences of at most block_size - 2 words -> (N, block_size) ids."""
     dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32

@@ -24,7 +24,6 @@ from gptjax.tasks.gan.step import Adversaries
 from gptjax.tasks.protocols import Report
 from gptjax.tasks.reads import every
 from gptjax.text import corpora
-from gptjax.text.clean import clean
 from gptjax.text.words import WordTokenizer
 from gptjax.training import steps
 from gptjax.training.metrics import Row
@@ -157,10 +156,10 @@ class Gan(base.BaseTask):
         """Both losses, the penalty, and how like real sentences the generated ones get."""
         return curves.plot(rows, title)
 
-    def draw(self, params: dict, count: int, layout: Layout, seed: int = 0) -> list[tuple]:
+    def draw(self, params: dict, count: int, layout: Layout) -> list[tuple]:
         """Some sentences as tuples of ids, the same at every call."""
         rows = -(-ROWS // layout.rows) * layout.rows
-        sample = self._sampler(params, seed)
+        sample = self._sampler(params, 0)
         written = []
         for first in range(0, count, rows):
             # Each process puts a block of them, so that together they are in order.
@@ -182,7 +181,8 @@ class Gan(base.BaseTask):
         Raises:
           UserError: the vocabulary lacks a part of a prompt, or the prompt is too long.
         """
-        given = [self._encode(prompt) for prompt in prompts for _ in range(config.num_samples)]
+        starts = [sentences.encode_prompt(text, self.tokenizer, self.config) for text in prompts]
+        given = [start for start in starts for _ in range(config.num_samples)]
         forced_BT = np.full((len(given), self.config.model.block_size), from_noise.FREE, np.int32)
         for row, ids in zip(forced_BT, given, strict=True):
             row[1 : len(ids) + 1] = ids
@@ -231,17 +231,6 @@ class Gan(base.BaseTask):
         """6 for each parameter, forward and backward: an estimate from below."""
         params = base.abstract_params(self)
         return 6.0 * sum(base.count(params[name]) for name in ('generator', 'critic'))
-
-    def _encode(self, prompt: str) -> list[int]:
-        words = sentences.to_words(clean(prompt, self.config.data), self.config.gan)
-        text = ' '.join(words)
-        self.tokenizer.check(text)
-        most = self.config.model.block_size - 2
-        if len(words) > most:
-            raise UserError(
-                f'the prompt has {len(words)} words, and a sentence has at most {most}; shorten it'
-            )
-        return self.tokenizer.encode(text).tolist()
 
 
 def check(config: Config) -> None:

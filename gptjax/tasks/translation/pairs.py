@@ -50,7 +50,8 @@ def read_splits(data: DataConfig, translation: TranslationConfig, say: Say = pri
             )
     source = corpora.source(data, say)
     targets = translation.target_path, translation.val_target_path
-    parts = [read_pairs(*files) for files in zip((source.train, source.val), targets, strict=True)]
+    given = zip((source.train, source.val), targets, strict=True)
+    parts = [read_pairs(paths, target) for paths, target in given]
     files = (*source.train, *map(Path, filter(None, targets)))
     sha256 = source_sha256(dataclasses.replace(source, train=files), say)
     cleaned = [[(clean(s, data), clean(t, data)) for s, t in part] for part in parts]
