@@ -28,7 +28,7 @@ def run(request: Request) -> int:
         say(f'{verdict}.')
     say(f'Curves: {workdir / "loss.png"}. A sample:\n')
     tokens = {'max_new_tokens': SAMPLE_TOKENS, 'num_samples': 1}
-    sample.show_own(run, **{k: v for k, v in tokens.items() if k in run.task.reads['sample']})
+    sample.show_own(run, **{k: v for k, v in tokens.items() if f'sample.{k}' in run.task.reads})
     say('\nFor more, type:')
     say(f'  {request.command} --mode=sample')
     return 0

@@ -35,10 +35,7 @@ def create(config: Config, say: Say) -> 'Task':
 def load(config: Config, workdir: Path, asked: Config | None = None) -> 'Task':
     """The task of a work directory, from what is in there alone, ready to be used.
 
-    Args:
-      config: of the run.
-      workdir: of the run.
-      asked: a configuration whose sampling sections are used instead of the run's.
+    The sampling sections of `asked` are used instead of the run's.
 
     Raises:
       UserError: something in there is missing or damaged, or a sampling knob has no effect.

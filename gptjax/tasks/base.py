@@ -2,16 +2,18 @@
 
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import jax
+import numpy as np
+from jax import Array
 
 from gptjax.config import Config
+from gptjax.config.schema import flatten
 from gptjax.errors import UserError
 from gptjax.parallel.mesh import Layout
-from gptjax.tasks import sizes
 from gptjax.text.tokenizers import Tokenizer
 from gptjax.training import steps
 from gptjax.training.diagnosis import diagnose
@@ -24,11 +26,36 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def hashes(tokenizer: Tokenizer, text_sha256: str) -> tuple[str, str]:
-    """What a fingerprint has of a tokenizer and of a text, whose hash may be several with '+'."""
-    vocabulary = hashlib.sha256(tokenizer.to_json().encode()).hexdigest()[:12]
-    text = '+'.join(sha256[:12] for sha256 in text_sha256.split('+'))
-    return f'{tokenizer.kind} ({tokenizer.vocab_size}, {vocabulary})', text
+def fingerprint(
+    config: Config, beginnings: tuple[str, ...], sha256: str, tokenizers: Mapping[str, Tokenizer]
+) -> dict[str, Any]:
+    """The knobs whose dotted names begin like that, and hashes of the text and of tokenizers."""
+    found = {name: value for name, value in flatten(config) if name.startswith(beginnings)}
+    for name, tokenizer in tokenizers.items():
+        vocabulary = hashlib.sha256(tokenizer.to_json().encode()).hexdigest()[:12]
+        found[name] = f'{tokenizer.kind} ({tokenizer.vocab_size}, {vocabulary})'
+    # Several texts have several hashes, with '+' between them.
+    return found | {'text': '+'.join(part[:12] for part in sha256.split('+'))}
+
+
+def abstract_params(task: Learner) -> dict:
+    """The shapes and types of a task's parameters, without computing anything."""
+    return jax.eval_shape(task.init_state, steps.run_key(0)).params
+
+
+def count(tree: Any) -> int:
+    """Numbers in all arrays of a tree."""
+    return sum(x.size for x in jax.tree.leaves(tree))
+
+
+def in_words(n_params: int) -> str:
+    """As '10.7M parameters'."""
+    return f'{n_params / 1e6:.1f}M parameters' if n_params >= 1e5 else f'{n_params:,} parameters'
+
+
+def own_rows() -> dict[str, int]:
+    """Which rows of a batch this process has, as arguments of what makes batches."""
+    return {'process': jax.process_index(), 'processes': jax.process_count()}
 
 
 class BaseTask:
@@ -71,15 +98,28 @@ class BaseTask:
 
     def count_params(self: Learner) -> int:
         """Numbers in the model."""
-        return sizes.count(sizes.abstract_params(self))
+        return count(abstract_params(self))
 
 
 class LossTask(BaseTask):
     """A task that lowers one loss."""
 
-    def loss(self, params: dict, batch: steps.Batch, key: jax.Array | None = None) -> Sums:
+    def loss(self, params: dict, batch: steps.Batch, key: Array | None = None) -> Sums:
         """(sum of losses, number of terms) of a batch; the key is for dropout."""
         raise NotImplementedError
+
+    def dropout(self, key: Array | None) -> dict[str, Any]:
+        """The arguments that a model needs for dropout; without a key there is none."""
+        drops = key is not None and self.config.model.dropout > 0
+        return {'train': drops, 'rngs': {'dropout': key} if drops else None}
+
+    def measure(
+        self, params: dict, layout: Layout, batches: Iterable[steps.Batch]
+    ) -> tuple[float, float]:
+        """(sum of losses, number of terms) of all processes' batches, without dropout."""
+        sums = [layout.wait(self.eval_step(params, layout.put(batch))) for batch in batches]
+        total, terms = np.array(jax.device_get(sums), np.float64).sum(0).tolist()
+        return total, terms
 
     @functools.cached_property
     def train_step(self) -> steps.TrainStep:

@@ -12,7 +12,6 @@ from gptjax.config import Config, SampleConfig
 from gptjax.console import Say
 from gptjax.generation.engine import Piece
 from gptjax.parallel.mesh import Layout
-from gptjax.tasks.reads import Reads
 from gptjax.text.tokenizers import Tokenizer
 from gptjax.training.learner import Learner
 from gptjax.training.metrics import Row
@@ -40,7 +39,7 @@ class Report:
 class Kept(Protocol):
     """Made from a configuration or from a work directory, and written to one."""
 
-    reads: ClassVar[Reads]  # the knobs with an effect
+    reads: ClassVar[frozenset[str]]  # the dotted names of the knobs with an effect
 
     @classmethod
     def create(cls, config: Config, say: Say) -> Self:

@@ -11,7 +11,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 import numpy as np
 
-from gptjax.config import Config, MeshConfig, TrainConfig
+from gptjax.config import Config
 from gptjax.files import read_object, write_atomically
 from gptjax.generation.engine import Piece
 from gptjax.tasks.base import LossTask
@@ -28,11 +28,7 @@ class Mean(LossTask):
     config: Config
     word: str = 'gptjax'
     tokenizer: ClassVar = ByteTokenizer()
-    reads: ClassVar = {
-        'train': every(TrainConfig),
-        'mesh': every(MeshConfig),
-        'sample': frozenset(),
-    }
+    reads: ClassVar = every('train.', 'mesh.')
 
     @classmethod
     def create(cls, config, say):

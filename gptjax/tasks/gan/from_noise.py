@@ -1,6 +1,6 @@
 """Noise -> sentences: one scan for the whole of them, and the same states again for a gradient."""
 
-from collections.abc import Callable
+import functools
 from typing import Any
 
 import jax
@@ -9,7 +9,7 @@ from jax import Array
 
 from gptjax.models.block import apply
 from gptjax.models.cache import Cache
-from gptjax.tasks.gan.model import Generator, Noise
+from gptjax.tasks.gan.model import Generator, Noise, draw_noise
 from gptjax.text.words import END, PAD, START, UNKNOWN
 
 FREE = -1  # in `forced`: the generator chooses
@@ -51,8 +51,6 @@ def write(
     """Writes sentences word by word in one scan: argmax, fed back.
 
     Args:
-      w_BTD: the style, as `style` makes it of the noise.
-      noise: of the positions.
       forced_BT: ids that are given, FREE where none is; the first place is <START> anyway.
       temperature: scales Gumbel noise, where the configuration has it.
 
@@ -63,31 +61,24 @@ def write(
     if forced_BT is None:
         forced_BT = jnp.full((b, time), FREE)
 
-    def choose(x_BD: Array, t: Array, forced_B: Array) -> Array:
+    def step(carry: Any, t_and_forced: tuple) -> tuple:
+        t, forced_B = t_and_forced
+        if model.gan.causal:
+            token_B, cache = carry
+            x_BD, cache = apply(model, params, token_B, t, w_BTD, noise, cache, method='step')
+        else:
+            x_BD = apply(model, params, carry, w_BTD, noise, t + 1, method='rewritten')
         logits_BV = word_logits(model, params, x_BD, t)
         if model.gan.output.startswith('gumbel'):
             logits_BV += temperature * gumbel(noise.key_B, t, model.vocab_size)
-        return jnp.where(forced_B == FREE, jnp.argmax(logits_BV, -1), forced_B).astype(jnp.int32)
+        token_B = jnp.where(forced_B == FREE, jnp.argmax(logits_BV, -1), forced_B).astype(jnp.int32)
+        if model.gan.causal:
+            return (token_B, cache), token_B
+        return carry.at[:, t + 1].set(token_B), token_B
 
-    def step_with_cache(carry: tuple, t_and_forced: tuple) -> tuple:
-        token_B, cache = carry
-        t, forced_B = t_and_forced
-        args = (token_B, t, w_BTD, noise, cache)
-        x_BD, cache = apply(model, params, *args, method='step')
-        token_B = choose(x_BD, t, forced_B)
-        return (token_B, cache), token_B
-
-    def step_anew(ids_BT: Array, t_and_forced: tuple) -> tuple[Array, Array]:
-        t, forced_B = t_and_forced
-        x_BD = apply(model, params, ids_BT, w_BTD, noise, t + 1, method='rewritten')
-        token_B = choose(x_BD, t, forced_B)
-        return ids_BT.at[:, t + 1].set(token_B), token_B
-
+    carry: Any = jnp.full((b, time), PAD).at[:, 0].set(START)
     if model.gan.causal:
-        step: Callable = step_with_cache
-        carry: Any = jnp.full(b, START), Cache.empty(model.cache_config, b, time - 1)
-    else:
-        step, carry = step_anew, jnp.full((b, time), PAD).at[:, 0].set(START)
+        carry = carry[:, 0], Cache.empty(model.cache_config, b, time - 1)
     ids_SB: Array = jax.lax.scan(step, carry, (jnp.arange(time - 1), forced_BT[:, 1:].T))[1]
     return jnp.concatenate([jnp.full((b, 1), START), ids_SB.T], 1)
 
@@ -106,3 +97,26 @@ def replay(model: Generator, params: dict, ids_BT: Array, w_BTD: Array, noise: N
         return apply(model, params, ids_BT, w_BTD, noise, t, method='rewritten')
 
     return jax.lax.map(state, jnp.arange(1, ids_BT.shape[1])).swapaxes(0, 1)
+
+
+@functools.partial(jax.jit, static_argnames=('model', 'kind'))
+def sample(
+    model: Generator,
+    params: dict,
+    key: Array,
+    *,
+    row_B: Array,
+    kind: str = 'free',
+    forced_BT: Array | None = None,
+    temperature: float = 1.0,
+) -> Array:
+    """The sentences of some rows, as ids (B, T), with a style of this kind (gan_sampling.style)."""
+    noise = draw_noise(model.config, model.gan, key, row_B)
+    w_BTD = style(model, params, noise)
+    if kind == 'fixed':
+        w_BTD = jnp.broadcast_to(w_BTD[:1], w_BTD.shape)
+    if kind == 'interpolate':  # The noise of the positions is then that of the first row.
+        share_B11 = jnp.linspace(0, 1, len(row_B))[:, None, None]
+        w_BTD = (1 - share_B11) * w_BTD[:1] + share_B11 * w_BTD[-1:]
+        noise = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), noise)
+    return write(model, params, w_BTD, noise, forced_BT, temperature)

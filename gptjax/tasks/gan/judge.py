@@ -1,10 +1,10 @@
 """What generated sentences are compared with: baselines, and a word-level language model."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gptjax import run_files, tasks
@@ -21,26 +21,18 @@ HOW_TO_JUDGE = (
     'with the recipe configs/gan.py:judge, then set gan_sampling.judge=runs/gan-judge'
 )
 JUDGED_ROWS = 64  # sentences judged at a time
+SAMPLING = SampleConfig(temperature=1.0, stop=('\n',), chunk=32)
 
 
 def compare(
-    config: Config,
-    tokenizer: WordTokenizer,
-    ours: Sequence,
-    *,
-    learnt: Sequence,
-    held_out: Sequence,
+    config: Config, tokenizer: WordTokenizer, ours: list, *, learnt: list, held_out: list
 ) -> dict[str, dict]:
     """All figures of generated sentences and of the baselines, by the name of the row."""
-    draw = np.random.default_rng(0)
-    lists = {
-        'generator': ours,
-        'words by frequency': likeness.by_frequency(learnt, len(ours), draw),
-        'held-out sentences': held_out,
-    }
-    workdir = config.gan_sampling.judge
-    judge = Judge(Path(workdir), config, tokenizer) if workdir else None
-    if judge:
+    drawn = likeness.by_frequency(learnt, len(ours), np.random.default_rng(0))
+    lists = {'generator': ours, 'words by frequency': drawn, 'held-out sentences': held_out}
+    judge = None
+    if workdir := config.gan_sampling.judge:
+        judge = Judge(Path(workdir), config, tokenizer)
         lists['word GPT'] = judge.samples(len(ours))
     rows = {}
     for name, listed in lists.items():
@@ -75,28 +67,22 @@ class Judge:
         self._asking, self._tokenizer = asking, tokenizer
         self._judge = tasks.load(config, workdir)
         assert isinstance(self._judge, LossTask)
-        self._loss = jax.jit(self._judge.loss)
+        self._loss = self._judge.eval_step
         _, state = run_files.restore(self._judge, workdir, 'best', Layout(MeshConfig(), 1))
         self._params = state.params
         self._newline = int(self._judge.tokenizer.encode('\n')[0])
 
     def samples(self, count: int) -> list[tuple[int, ...]]:
         """Sentences of the language model itself, at temperature 1, in the GAN's ids."""
-        asking, most = self._asking, self._asking.gan.max_words
-        texts: list[str] = []
+        asking, texts = self._asking, []
+        sampling = dataclasses.replace(SAMPLING, max_new_tokens=asking.gan.max_words)
         for first in range(0, count, JUDGED_ROWS):
-            config = SampleConfig(
-                max_new_tokens=most,
-                temperature=1.0,
-                num_samples=min(JUDGED_ROWS, count - first),
-                stop=('\n',),
-                seed=first,
-                chunk=32,
-            )
+            rows = min(JUDGED_ROWS, count - first)
+            config = dataclasses.replace(sampling, num_samples=rows, seed=first)
             texts += whole_texts(self._judge.stream(self._params, ['\n'], config))
         words = [sentences.to_words(text, asking.gan) for text in texts]
-        rows = sentences.to_rows(words, self._tokenizer, asking.model.block_size)
-        return sentences.word_lists(rows)
+        rows_NT = sentences.to_rows(words, self._tokenizer, asking.model.block_size)
+        return sentences.word_lists(rows_NT)
 
     def perplexity(self, listed: Sequence[Sequence[int]]) -> float:
         """exp of the mean nats of a word, the end of the sentence counted as one."""
@@ -110,5 +96,5 @@ class Judge:
             for i, row in enumerate(ids[first : first + JUDGED_ROWS]):
                 rows_BT[i, : len(row)], lengths_B[i] = row, len(row) - 1
             batch = {'inputs': rows_BT[:, :-1], 'targets': rows_BT[:, 1:], 'lengths': lengths_B}
-            sums += jax.device_get(self._loss(self._params, jax.tree.map(jnp.asarray, batch)))
+            sums += jax.device_get(self._loss(self._params, batch))
         return float(np.exp(sums[0] / sums[1]))

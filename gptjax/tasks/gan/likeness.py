@@ -5,7 +5,7 @@ the base 2, from 0 (the same) to 1 (nothing in common).
 """
 
 import collections
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 
@@ -19,18 +19,13 @@ BLEU_SENTENCES = 200  # each is compared with all others, so this is what self-B
 def figures(
     sentences: Sequence[Sentence], held_out: Sequence[Sentence], real: Sequence[Sentence]
 ) -> dict[str, float]:
-    """All that can be told quickly.
-
-    Args:
-      sentences: to be judged.
-      held_out: real ones that were not learnt from; the distances are to these.
-      real: where n-grams are looked up.
-    """
+    """All that is told quickly: distances from held-out sentences, shares known to real ones."""
+    both = sentences, held_out
     return {
-        'unigram_distance': distance(ngrams(sentences, 1), ngrams(held_out, 1)),
-        'bigram_distance': distance(ngrams(sentences, 2), ngrams(held_out, 2)),
-        'trigram_distance': distance(ngrams(sentences, 3), ngrams(held_out, 3)),
-        'length_distance': distance(lengths(sentences), lengths(held_out)),
+        'unigram_distance': distance(*(ngrams(x, 1) for x in both)),
+        'bigram_distance': distance(*(ngrams(x, 2) for x in both)),
+        'trigram_distance': distance(*(ngrams(x, 3) for x in both)),
+        'length_distance': distance(*([len(s) // LENGTH_BIN for s in x] for x in both)),
         'bigram_share': share_known(sentences, real, 2),
         'trigram_share': share_known(sentences, real, 3),
         'distinct_2': share_distinct(ngrams(sentences, 2)),
@@ -60,11 +55,6 @@ def ngrams(sentences: Iterable[Sentence], n: int) -> list[Sentence]:
     return [s[i : i + n] for s in sentences for i in range(len(s) - n + 1)]
 
 
-def lengths(sentences: Iterable[Sentence]) -> list[int]:
-    """The lengths in bins of LENGTH_BIN words."""
-    return [len(sentence) // LENGTH_BIN for sentence in sentences]
-
-
 def share_known(sentences: Iterable[Sentence], real: Iterable[Sentence], n: int) -> float:
     """Share of the n-grams of some sentences that occur in real ones; 0 if there are none."""
     known, ours = set(ngrams(real, n)), ngrams(sentences, n)
@@ -92,12 +82,9 @@ def self_bleu(sentences: Sequence[Sentence]) -> float:
         ) from None
     chosen = np.linspace(0, len(sentences) - 1, min(len(sentences), BLEU_SENTENCES)).astype(int)
     texts = [' '.join(map(str, sentences[i])) for i in chosen]
-    bleu = BLEU(tokenize='none', effective_order=True)
-    scores = [
-        bleu.sentence_score(text, texts[:i] + texts[i + 1 :]).score / 100
-        for i, text in enumerate(texts)
-    ]
-    return float(np.mean(scores))
+    score = BLEU(tokenize='none', effective_order=True).sentence_score
+    scores = [score(text, texts[:i] + texts[i + 1 :]).score for i, text in enumerate(texts)]
+    return float(np.mean(scores)) / 100
 
 
 def by_frequency(
@@ -109,12 +96,11 @@ def by_frequency(
     return [tuple(draw.choice(words, size=n).tolist()) for n in chosen]
 
 
-def table(rows: dict[str, dict[str, float]], say: Callable[[str, float], str] | None = None) -> str:
-    """Figures of several lists as a Markdown table, a column a list."""
-    say = say or (lambda name, value: f'{value:.1f}' if abs(value) >= 10 else f'{value:.3f}')
-    names = list(dict.fromkeys(name for figures in rows.values() for name in figures))
-    lines = ['| | ' + ' | '.join(rows) + ' |', '|---' * (len(rows) + 1) + '|']
-    for name in names:
-        cells = (say(name, f[name]) if name in f else '' for f in rows.values())
+def table(columns: dict[str, dict[str, float]]) -> str:
+    """Figures of several lists, with the same names in each, as a Markdown table."""
+    lines = ['| | ' + ' | '.join(columns) + ' |', '|---' * (len(columns) + 1) + '|']
+    for name in next(iter(columns.values())):
+        values = [figures[name] for figures in columns.values()]
+        cells = (f'{value:.1f}' if abs(value) >= 10 else f'{value:.3f}' for value in values)
         lines.append(f'| {name.replace("_", " ")} | ' + ' | '.join(cells) + ' |')
     return '\n'.join(lines)

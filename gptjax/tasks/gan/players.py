@@ -1,7 +1,7 @@
 """Generator and critic: written sentences, their scores, and both losses."""
 
 import dataclasses
-from collections.abc import Callable
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -34,10 +34,10 @@ class Players:
         ids_BT = jnp.zeros((1, model.block_size), jnp.int32)
         noise = draw_noise(model, self.config.gan, key, ids_BT[:, 0])
         e_BSD = jnp.zeros((1, model.block_size - 1, model.n_embd))
-        return {
-            'generator': self.generator.init(generator_key, ids_BT, noise),
-            'critic': self.critic.init(critic_key, e_BSD, ids_BT, method=_score_and_embed),
-        }
+        critic = self.critic.init(
+            critic_key, e_BSD, ids_BT, method=lambda model, e, ids: (model(e), model.embed(ids))
+        )
+        return {'generator': self.generator.init(generator_key, ids_BT, noise), 'critic': critic}
 
     def author(self, params: dict) -> dict:
         """The parameters that sampling uses: the generator's, or their running mean."""
@@ -45,29 +45,18 @@ class Players:
 
     def cross_entropy(self, params: dict, ids_BT: Array, noise: Noise) -> Sums:
         """(sum of nats, number of words) of real sentences, each word given those before it."""
-        w_BTD = from_noise.style(self.generator, params, noise)
-        x_BSD = from_noise.replay(self.generator, params, ids_BT, w_BTD, noise)
-        logits_BSV = from_noise.word_logits(
-            self.generator, params, x_BSD, jnp.arange(x_BSD.shape[1])
-        )
-        return cross_entropy(logits_BSV, ids_BT[:, 1:], self.lengths(ids_BT))
-
-    def lengths(self, ids_BT: Array) -> Array:
-        """Number of ids after <START>, up to and with <END> or to the end of the row."""
-        s = ids_BT.shape[1] - 1
-        is_end_BS = ids_BT[:, 1:] == END
-        return jnp.where(is_end_BS.any(1), is_end_BS.argmax(1) + 1, s)
+        model = self.generator
+        w_BTD = from_noise.style(model, params, noise)
+        x_BSD = from_noise.replay(model, params, ids_BT, w_BTD, noise)
+        logits_BSV = from_noise.word_logits(model, params, x_BSD, jnp.arange(x_BSD.shape[1]))
+        return cross_entropy(logits_BSV, ids_BT[:, 1:], lengths(ids_BT))
 
     def write(self, params: dict, key: Array, row_B: Array, turns: int) -> tuple[Noise, Array]:
-        """Generates a batch of sentences for each of several critic steps, in one scan.
-
-        Returns:
-          (noise, ids), with the axes (turns, B, ...).
-        """
-        config, model = self.config, self.generator
+        """(noise, ids), (turns, B, ...) each: sentences for several critic steps, in one scan."""
+        model = self.generator
 
         def draw(turn: Array) -> Noise:
-            return draw_noise(config.model, config.gan, jax.random.fold_in(key, turn), row_B)
+            return draw_noise(model.config, model.gan, jax.random.fold_in(key, turn), row_B)
 
         # The rows' axis comes first, so that they stay on the devices that have the batch's rows.
         noise = jax.vmap(draw, out_axes=1)(jnp.arange(turns))
@@ -84,9 +73,8 @@ class Players:
         The critic's table turns a softmax into a mixture of D numbers. So nothing of the size
         (B, S, V) is kept, and with `train.logits_chunk` nothing of that size ever exists.
 
-        Args:
-          params: the generator's; they have a gradient, the words that were fed back have none.
-          learning: whether that gradient is wanted: words that are shown hard need nothing else.
+        The generator's `params` have a gradient, the words that were fed back have none. `learning`
+        says whether that gradient is wanted: words that are shown hard need nothing else.
         """
         model, output = self.generator, self.config.gan.output
         hard = output.endswith('straight_through')
@@ -94,34 +82,29 @@ class Players:
             return self._embed(critic_params, ids_BT)
 
         @jax.checkpoint
-        def mixture(x_BCD: Array, t_C: Array) -> Array:
-            logits_BCV = from_noise.word_logits(model, params, x_BCD, t_C)
+        def mixture(x_and_t: tuple[Array, Array]) -> Array:
+            logits_BV = from_noise.word_logits(model, params, *x_and_t)
             if output.startswith('gumbel'):
-                drawn_CBV = jax.vmap(from_noise.gumbel, (None, 0, None))(
-                    noise.key_B, t_C, model.vocab_size
-                )
-                logits_BCV += drawn_CBV.swapaxes(0, 1)
-            softmax_BCV = jax.nn.softmax(logits_BCV / self.config.gan.temperature)
-            return softmax_BCV @ table(critic_params)
+                logits_BV += from_noise.gumbel(noise.key_B, x_and_t[1], model.vocab_size)
+            return jax.nn.softmax(logits_BV / self.config.gan.temperature) @ table(critic_params)
 
         w_BTD = from_noise.style(model, params, noise)
-        x_BSD = from_noise.replay(model, params, ids_BT, w_BTD, noise)
-        soft_BSD = _by_chunks(mixture, x_BSD, self.config.train.logits_chunk)
+        x_SBD = from_noise.replay(model, params, ids_BT, w_BTD, noise).swapaxes(0, 1)
+        chunk = min(self.config.train.logits_chunk or len(x_SBD), len(x_SBD))
+        places = x_SBD, jnp.arange(len(x_SBD))
+        soft_BSD = jax.lax.map(mixture, places, batch_size=chunk).swapaxes(0, 1)
         if not hard:
             return soft_BSD
         # The words forward, the softmax backward (Bengio et al., 2013, 1308.3432).
-        hard_BSD = self._embed(critic_params, ids_BT)
-        return hard_BSD + soft_BSD - jax.lax.stop_gradient(soft_BSD)
+        return self._embed(critic_params, ids_BT) + soft_BSD - jax.lax.stop_gradient(soft_BSD)
 
     def critic_loss(
         self, params: dict, writer: dict, rows: Rows, key: Array, row_B: Array, level: Array
     ) -> tuple[Array, Metrics]:
         """Returns (loss, metrics) of the critic on a batch of real and as many generated rows.
 
-        Args:
-          params: the critic's.
-          writer: the parameters of the generator that wrote the rows.
-          level: of the diffusion noise, 0 to 1.
+        `writer` has the parameters of the generator that wrote the rows; the level of the diffusion
+        noise is 0 to 1.
         """
         gan, (ids_BT, fake_BT, noise) = self.config.gan, rows
         mix_key, real_key, fake_key = jax.random.split(key, 3)
@@ -137,11 +120,9 @@ class Players:
         if gan.penalty:
             u_B = jax.vmap(lambda row: jax.random.uniform(jax.random.fold_in(mix_key, row)))(row_B)
             u_B11 = u_B[:, None, None]
-            penalty = losses.gradient_penalty(
-                lambda x_BSD: self.score(params, x_BSD),
-                u_B11 * real_BSD + (1 - u_B11) * fake_BSD,
-                table(params),
-            )
+            mixed_BSD = u_B11 * real_BSD + (1 - u_B11) * fake_BSD
+            score = functools.partial(self.score, params)
+            penalty = losses.gradient_penalty(score, mixed_BSD, table(params))
         seen = {
             'critic_loss': loss,
             'penalty': penalty,
@@ -177,11 +158,11 @@ class Players:
         Not by a mask in the attention: a critic told real from fake by the mask, which no gradient
         penalty sees, and its scores grew without bound.
         """
-        seen_BS = jnp.arange(e_BSD.shape[1]) < self.lengths(ids_BT)[:, None]
+        seen_BS = jnp.arange(e_BSD.shape[1]) < lengths(ids_BT)[:, None]
         return e_BSD * seen_BS[..., None] if self.config.gan.hide_after_end else e_BSD
 
     def _embed(self, params: dict, ids_BT: Array) -> Array:
-        return apply(self.critic, params, ids_BT[:, 1:], method='embed_ids')
+        return apply(self.critic, params, ids_BT[:, 1:], method=lambda model, ids: model.embed(ids))
 
     def _diffuse(self, params: dict, e_BSD: Array, level: Array, key: Array, row_B: Array) -> Array:
         """Adds noise of a random strength up to the level, to real and generated rows alike."""
@@ -199,21 +180,10 @@ class Players:
         return jnp.sqrt(1 - variance_B11) * e_BSD + jnp.sqrt(variance_B11) * size * noise_BSD
 
 
-def _score_and_embed(critic: Critic, e_BSD: Array, ids_BS: Array) -> tuple[Array, Array]:
-    return critic(e_BSD), critic.embed_ids(ids_BS)
-
-
-def _by_chunks(fn: Callable, x_BSD: Array, chunk: int) -> Array:
-    """fn(x_BCD, positions) for all positions, `chunk` at a time; 0 is all at once."""
-    b, s, d = x_BSD.shape
-    if not chunk or chunk >= s:
-        return fn(x_BSD, jnp.arange(s))
-    parts = -(-s // chunk)
-    padded_BSD = jnp.pad(x_BSD, [(0, 0), (0, parts * chunk - s), (0, 0)])
-    x_PBCD = padded_BSD.reshape(b, parts, chunk, d).swapaxes(0, 1)
-    t_PC = jnp.arange(parts * chunk).reshape(parts, chunk)
-    out_PBCD = jax.lax.map(lambda part: fn(*part), (x_PBCD, t_PC))
-    return out_PBCD.swapaxes(0, 1).reshape(b, -1, d)[:, :s]
+def lengths(ids_BT: Array) -> Array:
+    """Number of ids after <START>, up to and with <END> or to the end of each row."""
+    is_end_BS = ids_BT[:, 1:] == END
+    return jnp.where(is_end_BS.any(1), is_end_BS.argmax(1) + 1, is_end_BS.shape[1])
 
 
 def table(critic_params: dict) -> Array:

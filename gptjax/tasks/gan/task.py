@@ -2,43 +2,28 @@
 
 import dataclasses
 import functools
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import numpy as np
+from jax import Array
 from jax.experimental import multihost_utils
 
-from gptjax.config import (
-    Config,
-    DataConfig,
-    GanConfig,
-    GanSamplingConfig,
-    MeshConfig,
-    ModelConfig,
-    SampleConfig,
-    TrainConfig,
-)
-from gptjax.config.schema import flatten
+from gptjax.config import Config, SampleConfig
 from gptjax.console import Say
 from gptjax.errors import UserError
-from gptjax.files import DamagedError, read_object, write_atomically
 from gptjax.generation.engine import Piece
 from gptjax.parallel.mesh import Layout
-from gptjax.tasks import sizes
-from gptjax.tasks.base import BaseTask, hashes
+from gptjax.tasks import base
 from gptjax.tasks.gan import curves, from_noise, judge, likeness, sentences
 from gptjax.tasks.gan.model import Critic, Generator
 from gptjax.tasks.gan.players import Players
 from gptjax.tasks.gan.step import Adversaries
-from gptjax.tasks.gan.writer import Writer
 from gptjax.tasks.protocols import Report
-from gptjax.tasks.reads import Reads, every
-from gptjax.text import corpora, tokenizers
-from gptjax.text.clean import clean
-from gptjax.text.reading import file_sha256
+from gptjax.tasks.reads import every
+from gptjax.text import corpora
 from gptjax.text.words import WordTokenizer
 from gptjax.training import steps
 from gptjax.training.metrics import Row
@@ -47,34 +32,27 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ROWS = 256  # sentences written at a time
-SPLITS = ('train', 'val')
 PREVIEW = 5  # sentences shown
-UNREAD_MODEL = (
-    *('kind', 'n_layer', 'dropout', 'tied_head', 'head_bias', 'vocab_multiple'),
-    *('ngram', 'ngram_rows', 'scale_embedding'),
+DECISIVE = ('task', 'model.', 'gan.', 'train.optimizer')  # beginnings of knobs
+READ = (
+    *('model.', 'data.', 'train.', 'mesh.', 'gan.', 'gan_sampling.', 'sample.max_new_tokens'),
+    *('sample.temperature', 'sample.num_samples', 'sample.seed', 'sample.unknown'),
+    'sample.checkpoint',
 )
-UNREAD_TRAIN = (
-    *('accumulate', 'eval_train', 'init_from', 'lora_rank', 'lora_alpha', 'lora_targets'),
+UNREAD = (
+    *('model.kind', 'model.n_layer', 'model.dropout', 'model.tied_head', 'model.head_bias'),
+    *('model.vocab_multiple', 'model.ngram', 'model.scale_embedding', 'data.order'),
+    *('train.accumulate', 'train.eval_train', 'train.init_from', 'train.lora_'),
 )
 
 
 @dataclasses.dataclass(frozen=True)
-class Gan(BaseTask):
+class Gan(base.BaseTask):
     """See `gptjax.tasks.protocols.Task`."""
 
     config: Config
     sentences: sentences.Sentences
-    reads: ClassVar[Reads] = {
-        'model': every(ModelConfig, but=UNREAD_MODEL),
-        'data': every(DataConfig, but=('order',)),
-        'train': every(TrainConfig, but=UNREAD_TRAIN),
-        'sample': frozenset(
-            ('max_new_tokens', 'temperature', 'num_samples', 'seed', 'unknown', 'checkpoint')
-        ),
-        'mesh': every(MeshConfig),
-        'gan': every(GanConfig),
-        'gan_sampling': every(GanSamplingConfig),
-    }
+    reads: ClassVar[frozenset[str]] = every(*READ, but=UNREAD)
 
     @classmethod
     def create(cls, config: Config, say: Say) -> 'Gan':
@@ -90,24 +68,11 @@ class Gan(BaseTask):
     @classmethod
     def load(cls, config: Config, workdir: Path) -> 'Gan':
         """The task as `save` left it in a work directory."""
-        about = read_object(workdir / 'data.json', sha256=str, train_sha256=str, val_sha256=str)
-        tokenizer = tokenizers.from_json((workdir / 'tokenizer.json').read_text())
-        paths = [workdir / 'sentences' / f'{name}.npy' for name in SPLITS]
-        for name, path in zip(SPLITS, paths, strict=True):
-            if file_sha256(path) != about[f'{name}_sha256']:
-                raise DamagedError(f'{path} is not what was saved')
-        train, val = (np.load(path, allow_pickle=False) for path in paths)
-        assert isinstance(tokenizer, WordTokenizer)
-        return cls(config, sentences.Sentences(tokenizer, train, val, about['sha256']))
+        return cls(config, sentences.load(workdir))
 
     def save(self, workdir: Path) -> None:
         """Leaves in a work directory all that sampling and evaluation need besides parameters."""
-        write_atomically(workdir / 'tokenizer.json', self.tokenizer.to_json().encode())
-        sentences.save(workdir / 'sentences', self.sentences)
-        about = {'sha256': self.sentences.sha256}
-        for name in SPLITS:
-            about[f'{name}_sha256'] = file_sha256(workdir / 'sentences' / f'{name}.npy')
-        write_atomically(workdir / 'data.json', json.dumps(about, indent=1).encode())
+        sentences.save(self.sentences, workdir)
 
     @property
     def tokenizer(self) -> WordTokenizer:
@@ -117,15 +82,10 @@ class Gan(BaseTask):
     @functools.cached_property
     def adversaries(self) -> Adversaries:
         """Both models, without their parameters, and how they learn."""
-        config = self.config
-        args = (config.model, config.gan, self.tokenizer.vocab_size)
-        return Adversaries(config, Players(config, Generator(*args), Critic(*args)))
+        args = self.config.model, self.config.gan, self.tokenizer.vocab_size
+        return Adversaries(self.config, Players(self.config, Generator(*args), Critic(*args)))
 
-    @functools.cached_property
-    def _writer(self) -> Writer:
-        return Writer(self.config, self.adversaries.players.generator)
-
-    def init_state(self, key: jax.Array) -> steps.TrainState:
+    def init_state(self, key: Array) -> steps.TrainState:
         """Fresh parameters and optimizer states of both players."""
         return self.adversaries.init_state(key)
 
@@ -136,16 +96,9 @@ class Gan(BaseTask):
 
     def train_batch(self, step: int) -> dict[str, np.ndarray]:
         """This process's rows of a step's batch: one for each step of the critic."""
-        train = self.config.train
-        return sentences.random_rows(
-            self.sentences.train_NT,
-            seed=train.seed,
-            step=step,
-            batch_size=train.batch_size,
-            turns=self.config.gan.n_critic,
-            process=jax.process_index(),
-            processes=jax.process_count(),
-        )
+        train, turns = self.config.train, self.config.gan.n_critic
+        shape = {'batch_size': train.batch_size, 'turns': turns} | base.own_rows()
+        return sentences.random_rows(self.sentences.train_NT, seed=train.seed, step=step, **shape)
 
     def validate(self, params: dict, layout: Layout) -> dict[str, float]:
         """Distances from held-out sentences; `val_loss` is the mean of the four."""
@@ -203,19 +156,22 @@ class Gan(BaseTask):
         """Both losses, the penalty, and how like real sentences the generated ones get."""
         return curves.plot(rows, title)
 
-    def draw(self, params: dict, count: int, layout: Layout, seed: int = 0) -> list[tuple]:
+    def draw(self, params: dict, count: int, layout: Layout) -> list[tuple]:
         """Some sentences as tuples of ids, the same at every call."""
         rows = -(-ROWS // layout.rows) * layout.rows
-        key, author = steps.run_key(seed), self.adversaries.players.author(params)
+        sample = self._sampler(params, 0)
         written = []
         for first in range(0, count, rows):
             # Each process puts a block of them, so that together they are in order.
             row_B = np.arange(first, first + rows, dtype=np.int32)
             own_B = np.split(row_B, jax.process_count())[jax.process_index()]
-            row_B = layout.put(own_B)
-            ids_BT = layout.wait(self._writer.as_in_training(author, key, row_B))
+            ids_BT = layout.wait(sample(row_B=layout.put(own_B)))
             written += sentences.word_lists(multihost_utils.process_allgather(ids_BT, tiled=True))
         return written[:count]
+
+    def _sampler(self, params: dict, seed: int) -> Callable[..., Array]:
+        players, key = self.adversaries.players, steps.run_key(seed)
+        return functools.partial(from_noise.sample, players.generator, players.author(params), key)
 
     def stream(self, params: dict, prompts: Sequence[str], config: SampleConfig) -> Iterator[Piece]:
         """Writes sentences that begin with the prompts, each in a single piece.
@@ -225,54 +181,45 @@ class Gan(BaseTask):
         Raises:
           UserError: the vocabulary lacks a part of a prompt, or the prompt is too long.
         """
-        time, n = self.config.model.block_size, config.num_samples
-        prompt_ids = [self._encode_prompt(prompt) for prompt in prompts]
-        forced_BT = np.full((len(prompts) * n, time), from_noise.FREE, np.int32)
-        for i, ids in enumerate(prompt_ids):
-            forced_BT[i * n : (i + 1) * n, 1 : len(ids) + 1] = ids
-        row_B = np.arange(len(forced_BT), dtype=np.int32)
-        author = self.adversaries.players.author(params)
-        ids_BT = self._writer.as_asked(
-            author, steps.run_key(config.seed), row_B, forced_BT, config.temperature
+        starts = [sentences.encode_prompt(text, self.tokenizer, self.config) for text in prompts]
+        given = [start for start in starts for _ in range(config.num_samples)]
+        forced_BT = np.full((len(given), self.config.model.block_size), from_noise.FREE, np.int32)
+        for row, ids in zip(forced_BT, given, strict=True):
+            row[1 : len(ids) + 1] = ids
+        ids_BT = self._sampler(params, config.seed)(
+            row_B=np.arange(len(forced_BT), dtype=np.int32),
+            kind=self.config.gan_sampling.style,
+            forced_BT=forced_BT,
+            temperature=config.temperature,
         )
         pieces = []
-        for i, row in enumerate(np.asarray(ids_BT)):
-            (words,) = sentences.word_lists(row[None])
-            given = prompt_ids[i // n]
-            new = words[len(given) : len(given) + config.max_new_tokens]
-            after = int(given[-1]) if len(given) else None
-            text = self.tokenizer.to_bytes(new, after).decode()
+        written = sentences.word_lists(np.asarray(ids_BT))
+        for i, (ids, words) in enumerate(zip(given, written, strict=True)):
+            new = words[len(ids) :][: config.max_new_tokens]
+            text = self.tokenizer.to_bytes(new, ids[-1] if ids else None).decode()
             pieces.append(Piece(i, new, text, 'stop'))
         return iter(pieces)
 
     def fingerprint(self) -> dict[str, Any]:
         """What has to be the same for a run to be continued."""
-        tokenizer, text = hashes(self.tokenizer, self.sentences.sha256)
-        named = {f'model.{name}': value for name, value in flatten(self.config.model)}
-        named |= {f'gan.{name}': value for name, value in flatten(self.config.gan)}
-        return named | {
-            'task': self.config.task,
-            'train.optimizer': self.config.train.optimizer,
-            'tokenizer': tokenizer,
-            'text': text,
-            'held-out sentences': len(self.sentences.val_NT),
-        }
+        named = {'tokenizer': self.tokenizer}
+        found = base.fingerprint(self.config, DECISIVE, self.sentences.sha256, named)
+        return found | {'held-out sentences': len(self.sentences.val_NT)}
 
     def describe_model(self) -> str:
         """The players in some words, for people."""
-        params = sizes.abstract_params(self)
-        generator, critic = (sizes.count(params[name]) for name in ('generator', 'critic'))
+        params = base.abstract_params(self)
+        generator, critic = (base.count(params[name]) for name in ('generator', 'critic'))
         return f'a generator of {generator:,} parameters against a critic of {critic:,}'
 
     def describe_data(self) -> str:
         """The data in some words, for people, with the memory that it takes."""
         rows, vocab = self.sentences.train_NT, self.tokenizer.vocab_size
-        dense = self.config.train.batch_size * self.config.model.block_size * vocab * 4
-        batch = self.config.train.batch_size * self.config.model.block_size * 4
+        size = self.config.train.batch_size * self.config.model.block_size * 4  # bytes
         return (
             f'{len(rows):,} sentences to learn from, {len(self.sentences.val_NT):,} held out, a '
-            f'vocabulary of {vocab:,}; a batch of ids is {batch / 1e3:.1f} kB (one-hot: '
-            f'{dense / 1e6:.1f} MB)'
+            f'vocabulary of {vocab:,}; a batch of ids is {size / 1e3:.1f} kB (one-hot: '
+            f'{size * vocab / 1e6:.1f} MB)'
         )
 
     def tokens_per_step(self) -> int:
@@ -282,19 +229,8 @@ class Gan(BaseTask):
 
     def flops_per_token(self) -> float:
         """6 for each parameter, forward and backward: an estimate from below."""
-        params = sizes.abstract_params(self)
-        return 6.0 * sum(sizes.count(params[name]) for name in ('generator', 'critic'))
-
-    def _encode_prompt(self, prompt: str) -> np.ndarray:
-        words = sentences.to_words(clean(prompt, self.config.data), self.config.gan)
-        text = ' '.join(words)
-        self.tokenizer.check(text)
-        most = self.config.model.block_size - 2
-        if len(words) > most:
-            raise UserError(
-                f'the prompt has {len(words)} words, and a sentence has at most {most}; shorten it'
-            )
-        return self.tokenizer.encode(text)
+        params = base.abstract_params(self)
+        return 6.0 * sum(base.count(params[name]) for name in ('generator', 'critic'))
 
 
 def check(config: Config) -> None:

@@ -1,45 +1,35 @@
 """What a language model's loss is, in several units."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterable
 
-import jax
 import numpy as np
 
 from gptjax.config import Config
+from gptjax.tasks.base import own_rows
 from gptjax.text import batches
+from gptjax.text.batches import Batch
 from gptjax.text.token_files import Split
 from gptjax.text.tokenizers import Tokenizer
 
 EVAL_TOKENS = 8192  # computed at a time
 
 
-def sum_nats(
-    step: Callable, tokens_T: np.ndarray, config: Config, parts: int, whole: bool
-) -> tuple[float, float]:
-    """(sum of nats, number of targets) of all processes.
+def windows(tokens_T: np.ndarray, config: Config, parts: int, whole: bool) -> Iterable[Batch]:
+    """This process's rows of the batches of an evaluation, the same at every call.
 
-    Args:
-      step: this process's rows of a batch -> (sum of nats, number of targets) of the whole batch.
-      tokens_T: to be predicted.
-      config: of the run.
-      parts: the rows of a batch are a multiple of this.
-      whole: all consecutive windows; otherwise some drawn ones, the same at every call.
+    All windows of the tokens, or `train.eval_batches` batches of drawn ones; the rows of a batch
+    are a multiple of `parts`.
     """
     block_size, train = config.model.block_size, config.train
     rows = -(-EVAL_TOKENS // block_size // parts) * parts
-    shape = {'batch_size': rows, 'block_size': block_size}
-    shape |= {'process': jax.process_index(), 'processes': jax.process_count()}
+    shape = {'batch_size': rows, 'block_size': block_size} | own_rows()
     if whole:
-        chosen = batches.whole_split(tokens_T, **shape)
-    else:
-        chosen = (
-            batches.random_windows(tokens_T, seed=(train.seed, 1), step=i, **shape)
-            for i in range(train.eval_batches)
-        )
-    sums = [step(batch) for batch in chosen]
-    nats, count = np.array(jax.device_get(sums), np.float64).sum(0).tolist()
-    return nats, count
+        return batches.whole_split(tokens_T, **shape)
+    return (
+        batches.random_windows(tokens_T, seed=(train.seed, 1), step=i, **shape)
+        for i in range(train.eval_batches)
+    )
 
 
 def figures(nats: float, count: float, val: Split, tokenizer: Tokenizer) -> dict[str, float]:

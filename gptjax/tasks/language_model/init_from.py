@@ -21,22 +21,18 @@ def adopt(config: Config) -> tuple[Config, Tokenizer]:
       UserError: there is no such run, or its positions are too few.
     """
     workdir = Path(config.train.init_from)
-    source = run_files.load_config(workdir)
-    tokenizer = run_data.load(workdir).tokenizer
-    free = {name: getattr(config.model, name) for name in FREE}
+    source, tokenizer = run_files.load_config(workdir), run_data.load(workdir).tokenizer
     if source.model.position == 'learned' and config.model.block_size > source.model.block_size:
         raise UserError(
             f'model.block_size={config.model.block_size} is longer than the '
             f'{source.model.block_size} positions that {workdir} has learned; '
             f'use model.block_size={source.model.block_size} or less'
         )
+    free = {name: getattr(config.model, name) for name in FREE}
     text = {name: getattr(source.data, name) for name in TEXT}
-    config = dataclasses.replace(
-        config,
-        model=dataclasses.replace(source.model, **free),
-        data=dataclasses.replace(config.data, **text),
-    )
-    return config, tokenizer
+    model = dataclasses.replace(source.model, **free)
+    data = dataclasses.replace(config.data, **text)
+    return dataclasses.replace(config, model=model, data=data), tokenizer
 
 
 def crop_positions(variables: dict, model: ModelConfig) -> dict:

@@ -5,6 +5,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+from jax import Array
 
 from gptjax.errors import UserError
 from gptjax.models.block import apply
@@ -48,7 +50,7 @@ def forward(model: Decoder, variables: dict, tokens_T: np.ndarray, *, attention:
         )
 
     @jax.jit
-    def run(variables: dict) -> tuple[jax.Array, dict]:
+    def run(variables: dict) -> tuple[Array, dict]:
         collections = ['intermediates'] if attention else []
         (logits_BTV, _), looked = apply(model, variables, tokens_T[None], mutable=collections)
         return logits_BTV[0].astype(jnp.float32), looked
@@ -57,7 +59,7 @@ def forward(model: Decoder, variables: dict, tokens_T: np.ndarray, *, attention:
     weights = None
     if attention:
         blocks = looked.get('intermediates', {})
-        layers = [blocks[name] for name in (f'block_{i}' for i in range(len(blocks)))]
+        layers = (blocks[f'block_{i}'] for i in range(len(blocks)))
         weights = tuple(layer['attn']['weights_BNTS'][0][0] for layer in layers)
     return Forward(tokens_T, logits_TV, weights)
 
@@ -68,10 +70,9 @@ def score(model: Decoder, variables: dict, tokens_T: np.ndarray) -> Score:
         raise UserError(f'the text has {len(tokens_T)} tokens; a score needs at least 2')
 
     @jax.jit
-    def run(variables: dict, inputs_BT: jax.Array, targets_BT: jax.Array) -> jax.Array:
-        logits_BTV, _ = model.apply(variables, inputs_BT)
-        log_probs_BTV = jax.nn.log_softmax(logits_BTV.astype(jnp.float32))
-        return jnp.take_along_axis(log_probs_BTV, targets_BT[..., None], axis=-1)[..., 0]
+    def run(variables: dict, inputs_BT: Array, targets_BT: Array) -> Array:
+        logits_BTV = model.apply(variables, inputs_BT)[0].astype(jnp.float32)
+        return -optax.softmax_cross_entropy_with_integer_labels(logits_BTV, targets_BT)
 
     block_size, found = min(model.config.block_size, len(tokens_T) - 1), []
     for batch in batches.whole_split(tokens_T, batch_size=8, block_size=block_size):

@@ -20,8 +20,7 @@ def of_corpus(corpus: Corpus) -> Report:
         counts += np.bincount(tokens[first : first + PIECE], minlength=len(counts))
     order = np.argsort(-counts, kind='stable')[:FREQUENT]
     frequent = [(_shown(tokenizer, i), int(counts[i])) for i in order.tolist() if counts[i]]
-    unused = int(np.sum(counts == 0))
-    per_token = chars / max(1, len(tokens))
+    unused, per_token = int(np.sum(counts == 0)), chars / max(1, len(tokens))
     figures = {
         'train_tokens': len(tokens),
         'val_tokens': len(val),

@@ -8,56 +8,44 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax import Array
 
 from gptjax import run_files
-from gptjax.config import (
-    BenchConfig,
-    Config,
-    DataConfig,
-    MeshConfig,
-    ModelConfig,
-    SampleConfig,
-    TrainConfig,
-)
-from gptjax.config.schema import flatten
+from gptjax.config import Config, MeshConfig, ModelConfig, SampleConfig
 from gptjax.console import Say
 from gptjax.errors import UserError
 from gptjax.generation.engine import Engine, Piece, submit_all
 from gptjax.models import lora
+from gptjax.models.attention import uses_cudnn, why_not_cudnn
 from gptjax.models.bigram import Bigram
 from gptjax.models.block import apply
 from gptjax.models.decoder import Decoder
 from gptjax.models.linear import compute_dtype, reduced
 from gptjax.parallel.mesh import Layout
-from gptjax.tasks import sizes
-from gptjax.tasks.base import LossTask, hashes
+from gptjax.tasks import base
 from gptjax.tasks.language_model import evaluation, init_from, inspection, preview, run_data
 from gptjax.tasks.protocols import Report
-from gptjax.tasks.reads import Reads, every
+from gptjax.tasks.reads import every
 from gptjax.text import batches, corpora, token_files, tokenizers
 from gptjax.text.prompts import encode_prompt
 from gptjax.training import steps
 from gptjax.training.losses import Sums, chunked_cross_entropy, cross_entropy
 
+DECISIVE = ('model.', 'train.optimizer', 'train.lora_')  # beginnings of knobs
 MAX_ROWS = 64  # texts generated at a time; more wait their turn
 MODELS: dict[str, type[Decoder] | type[Bigram]] = {'decoder': Decoder, 'bigram': Bigram}
 
 
 @dataclasses.dataclass(frozen=True)
-class LanguageModel(LossTask):
+class LanguageModel(base.LossTask):
     """See `gptjax.tasks.protocols.Task`."""
 
     config: Config
     corpus: token_files.Corpus
-    reads: ClassVar[Reads] = {
-        'model': every(ModelConfig),
-        'data': every(DataConfig),
-        'train': every(TrainConfig),
-        'sample': every(SampleConfig, but=('beam', 'length_penalty', 'long_lines')),
-        'mesh': every(MeshConfig),
-        'bench': every(BenchConfig),
-    }
+    reads: ClassVar[frozenset[str]] = every(
+        *('model.', 'data.', 'train.', 'sample.', 'mesh.', 'bench.'),
+        but=('sample.beam', 'sample.length_penalty', 'sample.long_lines'),
+    )
 
     @classmethod
     def create(cls, config: Config, say: Say) -> 'LanguageModel':
@@ -124,7 +112,7 @@ class LanguageModel(LossTask):
         dtype = compute_dtype(self.config.model) if auto else config.weights
         return reduced(self.variables(params), dtype)
 
-    def init_state(self, key: jax.Array) -> steps.TrainState:
+    def init_state(self, key: Array) -> steps.TrainState:
         """Fresh parameters and optimizer state."""
         params = dict(self.model.init(key, jnp.zeros((1, 1), jnp.int32)))
         if rank := self.config.train.lora_rank:
@@ -133,22 +121,20 @@ class LanguageModel(LossTask):
             params |= {lora.COLLECTION: lora.init(params['params'], rank, targets, key_lora)}
         return steps.init_state(params, self.optimizer, key)
 
-    def loss(self, params: dict, batch: steps.Batch, key: jax.Array | None = None) -> Sums:
+    def loss(self, params: dict, batch: steps.Batch, key: Array | None = None) -> Sums:
         """(sum of nats, number of targets) of a batch; with a key, dropout is on."""
-        drops = key is not None and self.config.model.dropout > 0
-        rngs = {'dropout': key} if key is not None and drops else None
         if lora.COLLECTION in params:  # Only the change learns: no gradient of the rest is made.
             params = params | {'params': jax.lax.stop_gradient(params['params'])}
         params = self.variables(params)
         model, targets = self.model, (batch['targets'], batch['lengths'])
-        x_BTD, _ = apply(model, params, batch['inputs'], train=drops, rngs=rngs, method='hidden')
+        dropout = self.dropout(key)
+        x_BTD, _ = apply(model, params, batch['inputs'], **dropout, method='hidden')
 
-        def logits_fn(head: dict, x_BTD: jax.Array) -> jax.Array:
+        def logits_fn(head: dict, x_BTD: Array) -> Array:
             return apply(model, {'params': head}, x_BTD, method='logits')
 
         head = {model.head_name: params['params'][model.head_name]}
-        chunk = self.config.train.logits_chunk
-        if chunk:
+        if chunk := self.config.train.logits_chunk:
             return chunked_cross_entropy(logits_fn, head, x_BTD, *targets, chunk)
         return cross_entropy(logits_fn(head, x_BTD), *targets)
 
@@ -156,28 +142,30 @@ class LanguageModel(LossTask):
         """This process's rows of a step's batch."""
         train, (split, _) = self.config.train, self.corpus.splits
         shape = {'batch_size': train.batch_size, 'block_size': self.config.model.block_size}
-        shape |= {'process': jax.process_index(), 'processes': jax.process_count()}
+        shape |= base.own_rows()
         if self.config.data.order == 'random':
             return batches.random_windows(split.tokens, seed=train.seed, step=step, **shape)
         return batches.consecutive_windows(split.tokens, step=step, **shape)
 
     def validate(self, params: dict, layout: Layout) -> dict[str, float]:
         """`val_loss` in nats per token of some windows, or of all with train.eval_batches=0."""
-        whole = not self.config.train.eval_batches
-        nats, count = self._measure(params, layout, self._val.tokens, whole=whole)
-        figures = {'val_loss': nats / count}
-        train = self.corpus.train
+        whole, train = not self.config.train.eval_batches, self.corpus.train
+        measured = {'val_loss': self._val.tokens}
         if self.config.train.eval_train and train is not None:
-            tokens = train.tokens[: len(self._val) if whole else None]
-            nats, count = self._measure(params, layout, tokens, whole=whole)
-            figures['train_eval_loss'] = nats / count
+            measured['train_eval_loss'] = train.tokens[: len(self._val) if whole else None]
+        figures = {}
+        for name, tokens_T in measured.items():
+            windows = evaluation.windows(tokens_T, self.config, layout.rows, whole)
+            nats, count = self.measure(params, layout, windows)
+            figures[name] = nats / count
         return figures
 
     def examine(self, params: dict, layout: Layout) -> Report:
         """The loss of the whole validation split in several units."""
         weights = self.weights(params, self.config.sample)
-        sums = self._measure(weights, layout, self._val.tokens, whole=True)
-        figures = evaluation.figures(*sums, self._val, self.tokenizer)
+        windows = evaluation.windows(self._val.tokens, self.config, layout.rows, True)
+        nats, count = self.measure(weights, layout, windows)
+        figures = evaluation.figures(nats, count, self._val, self.tokenizer)
         return Report(figures, evaluation.describe(figures))
 
     @property
@@ -185,14 +173,6 @@ class LanguageModel(LossTask):
         if self.corpus.val is None:
             raise UserError('an imported model has no held-out text; give one with data.path=FILE')
         return self.corpus.val
-
-    def _measure(
-        self, params: dict, layout: Layout, tokens_T: np.ndarray, *, whole: bool
-    ) -> tuple[float, float]:
-        def step(batch: batches.Batch) -> tuple[jax.Array, jax.Array]:
-            return layout.wait(self.eval_step(params, layout.put(batch)))
-
-        return evaluation.sum_nats(step, tokens_T, self.config, layout.rows, whole)
 
     def stream(self, params: dict, prompts: Sequence[str], config: SampleConfig) -> Iterator[Piece]:
         """Continues prompts until a stop string, an end token or max_new_tokens.
@@ -231,25 +211,18 @@ class LanguageModel(LossTask):
 
     def fingerprint(self) -> dict[str, Any]:
         """What has to be the same for a run to be continued."""
-        tokenizer, text = hashes(self.tokenizer, self.corpus.sha256)
-        named = {f'model.{name}': value for name, value in flatten(self.config.model)}
-        for name in ('lora_rank', 'lora_alpha', 'lora_targets'):
-            named[f'train.{name}'] = getattr(self.config.train, name)
-        return named | {
-            'train.optimizer': self.config.train.optimizer,
-            'tokenizer': tokenizer,
-            'text': text,
-            'validation tokens': len(self.corpus.val or ()),
-        }
+        named = {'tokenizer': self.tokenizer}
+        found = base.fingerprint(self.config, DECISIVE, self.corpus.sha256, named)
+        return found | {'validation tokens': len(self.corpus.val or ())}
 
     def describe_model(self) -> str:
         """The model in some words, for people: also which implementations were chosen."""
-        words = sizes.in_words(self.count_params())
+        words = base.in_words(self.count_params())
         if self.config.train.lora_rank:
             words += f', of which a LoRA change of rank {self.config.train.lora_rank} is trained'
         if self.config.model.kind == 'bigram':
             return f'a bigram table of {words}'
-        return words + sizes.attention_in_words(self.config.model)
+        return words + _attention_in_words(self.config.model)
 
     def preview(self) -> Report:
         """Sizes, split, vocabulary, frequent tokens and an excerpt."""
@@ -271,6 +244,16 @@ class LanguageModel(LossTask):
         Tables that are only looked up in multiply nothing, so N is without them.
         """
         model = self.config.model
-        params = sizes.abstract_params(self)['params']
+        params = base.abstract_params(self)['params']
         multiplied = [x for name, x in params.items() if name not in self.model.looked_up]
-        return 6 * sizes.count(multiplied) + 12 * model.n_layer * model.block_size * model.n_embd
+        return 6 * base.count(multiplied) + 12 * model.n_layer * model.block_size * model.n_embd
+
+
+def _attention_in_words(config: ModelConfig) -> str:
+    """Who computes attention, where there is a choice; empty where there is none."""
+    if uses_cudnn(config, train=True):
+        return ", cuDNN's flash attention"
+    if jax.default_backend() == 'gpu':
+        why = 'model.attention=xla' if config.attention == 'xla' else why_not_cudnn(config, True)
+        return f", XLA's attention ({why})"
+    return ''

@@ -11,8 +11,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from gptjax.config import Config
 from gptjax.errors import UserError
-from gptjax.text.tokenizers import Tokenizer, end_of
+from gptjax.tasks.translation.pairs import Pair, Tokenizers
+from gptjax.text.tokenizers import end_of
 
 Batch = dict[str, np.ndarray]
 
@@ -23,6 +25,7 @@ class Buckets:
 
     sources: Sequence[np.ndarray]  # each ends with the token that ends a text
     targets: Sequence[np.ndarray]  # without it: it begins the inputs and ends the targets
+    lengths: np.ndarray  # (P, 2): tokens of each source and target, with the one that ends it
     end: int  # of the target's vocabulary
     shapes: tuple[tuple[int, int], ...]  # (S, T) of each bucket
     members: tuple[np.ndarray, ...]  # the pairs in each bucket
@@ -36,24 +39,7 @@ class Buckets:
         order, cuts = _cut(lengths_P2, count)
         members = tuple(np.sort(part) for part in np.split(order, cuts))
         shapes = tuple((int(s), int(t)) for s, t in (lengths_P2[part].max(0) for part in members))
-        return cls(sources, targets, end, shapes, members)
-
-    @functools.cached_property
-    def lengths(self) -> np.ndarray:
-        """(P, 2): tokens of each pair's source and target, each with the token that ends it."""
-        pairs = zip(self.sources, self.targets, strict=True)
-        return np.array([(len(s), len(t) + 1) for s, t in pairs])
-
-    def require_fit(self, name: str, block_size: int) -> None:
-        """Raises UserError if a pair is over the block; nothing is ever cut off it."""
-        too_long_P = self.lengths.max(1) > block_size
-        if too_long_P.any():
-            longest = self.lengths.max()
-            raise UserError(
-                f'{too_long_P.sum()} {name} pairs are longer than model.block_size={block_size}: '
-                f'up to {longest} tokens with the one that ends a text; use '
-                f'model.block_size={longest}, or take these pairs out'
-            )
+        return cls(sources, targets, lengths_P2, end, shapes, members)
 
     @property
     def padding(self) -> float:
@@ -114,16 +100,28 @@ class Buckets:
         return [batches[i] for i in draw.permutation(len(batches))]
 
 
-NO_PAIRS = Buckets((), (), 0, (), ())
+NO_PAIRS = Buckets((), (), np.zeros((0, 2), int), 0, (), ())
 
 
-def encode(
-    pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, target_tokenizer: Tokenizer, count: int
-) -> Buckets:
-    """Pairs of texts, in at most `count` buckets; both tokenizers have a token that ends a text."""
+def encode(pairs: Sequence[Pair], tokenizers: Tokenizers, config: Config, *, split: str) -> Buckets:
+    """Pairs of texts of a split, in buckets; both tokenizers have a token that ends a text.
+
+    Raises:
+      UserError: a pair is over the block; nothing is ever cut off it.
+    """
+    tokenizer, target_tokenizer = tokenizers
     sources = [np.append(tokenizer.encode(source), end_of(tokenizer)) for source, _ in pairs]
     targets = [target_tokenizer.encode(target) for _, target in pairs]
-    return Buckets.make(sources, targets, end_of(target_tokenizer), count)
+    end, count = end_of(target_tokenizer), config.translation.buckets
+    buckets, block_size = Buckets.make(sources, targets, end, count), config.model.block_size
+    longest_P = buckets.lengths.max(1)
+    if longest_P.max() > block_size:
+        raise UserError(
+            f'{(longest_P > block_size).sum()} {split} pairs are longer than '
+            f'model.block_size={block_size}: up to {longest_P.max()} tokens with the one that ends '
+            f'a text; use model.block_size={longest_P.max()}, or take these pairs out'
+        )
+    return buckets
 
 
 def _cut(lengths_P2: np.ndarray, count: int) -> tuple[np.ndarray, list[int]]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from gptjax.generation.rules import RowRules, choose, gumbel_noise
 from gptjax.models.block import apply
@@ -33,22 +34,18 @@ class Decoding:
         """Slots that a cache needs, since whole chunks are decoded."""
         return -(-self.limit // self.chunk) * self.chunk
 
-    def ban(self, logits_RV: jax.Array) -> jax.Array:
+    def ban(self, logits_RV: Array) -> Array:
         """The logits with -infinity for banned ids."""
         return logits_RV.at[:, self.banned].set(-jnp.inf) if self.banned else logits_RV
 
 
 def until_done(step: Callable, state: Any, done: Callable, decoding: Decoding) -> Any:
-    """Scans `step` over t = 0, 1, ... until `done` holds, but not beyond the limit.
+    """Scans `step`, (state, t) -> state, over t = 0, 1, ... until `done(state)` or the limit.
 
-    Args:
-      step: (state, t) -> state; may be called up to chunk - 1 times after `done` holds.
-      state: the scan's carry.
-      done: state -> whether to stop; asked once in a chunk.
-      decoding: limit and chunk.
+    `done` is asked once in a chunk, so there may be up to chunk - 1 steps after it holds.
     """
 
-    def go_on(t_and_state: tuple) -> jax.Array:
+    def go_on(t_and_state: tuple) -> Array:
         t, state = t_and_state
         return (t < decoding.limit) & ~done(state)
 
@@ -62,13 +59,12 @@ def until_done(step: Callable, state: Any, done: Callable, decoding: Decoding) -
 
 
 def next_logits(
-    model: Seq2Seq, params: dict, token_R: jax.Array, *, t: jax.Array, cache: Cache, memory: Memory
-) -> tuple[jax.Array, Cache]:
+    model: Seq2Seq, params: dict, token_R: Array, *, t: Array, cache: Cache, memory: Memory
+) -> tuple[Array, Cache]:
     """Float32 logits (R, V) of the token at position t + 1, after the one at t; and the cache."""
-    pos_R1 = jnp.full((len(token_R), 1), t, jnp.int32)
-    logits_R1V, cache = apply(
-        model, params, token_R[:, None], pos_R1, cache, memory, method='decode'
-    )
+    token_R1 = token_R[:, None]
+    inputs = token_R1, jnp.full_like(token_R1, t), cache, memory
+    logits_R1V, cache = apply(model, params, *inputs, method='decode')
     return logits_R1V[:, 0, : model.target_vocab_size].astype(jnp.float32), cache
 
 
@@ -76,36 +72,32 @@ def next_logits(
 def translate(
     model: Seq2Seq,
     params: dict,
-    source_BS: jax.Array,
+    source_BS: Array,
     *,
-    lengths_B: jax.Array,
+    lengths_B: Array,
     rules: RowRules,
     samples: int,
     decoding: Decoding,
     seed: int = 0,
-) -> jax.Array:
+) -> Array:
     """Target token ids of each source, `samples` times, (B x samples, limit).
 
     What follows the end token in a row means nothing.
 
     Args:
-      model: with its variables `params`.
-      source_BS: source token ids.
       lengths_B: tokens of each source; the rest of its row is padding.
       rules: how to choose a token, one entry for all rows.
       samples: rows for each source; each has a key of its own, made of seed and number.
-      decoding: the end token and the limits.
-      seed: of the draws.
     """
     memory = apply(model, params, source_BS, lengths_B, method='encode')
     rows, vocab_size = len(source_BS) * samples, model.target_vocab_size
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(samples))
 
-    def draw_noise(t: jax.Array) -> jax.Array:
+    def draw_noise(t: Array) -> Array:
         noise = gumbel_noise(keys, jnp.full(samples, t), vocab_size)
         return jnp.tile(noise, (len(source_BS), 1))
 
-    def step(state: tuple, t: jax.Array) -> tuple:
+    def step(state: tuple, t: Array) -> tuple:
         token_R, done_R, tokens_RT, seen_RV, cache = state
         logits_RV, cache = next_logits(model, params, token_R, t=t, cache=cache, memory=memory)
         nothing = jnp.zeros((rows, vocab_size))

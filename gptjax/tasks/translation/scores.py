@@ -39,25 +39,18 @@ def compare(
     sources: Sequence[str], references: Sequence[str], outputs: Sequence[str]
 ) -> dict[str, Any]:
     """The scores of the outputs, those of the sources as they are (`copy`), and examples."""
-    rows = zip(sources, references, outputs, strict=True)
-    examples = [dict(zip(('source', 'reference', 'output'), row, strict=True)) for row in rows]
-    chosen = np.linspace(0, len(examples) - 1, min(EXAMPLES, len(examples))).astype(int)
+    chosen = np.linspace(0, len(sources) - 1, min(EXAMPLES, len(sources))).astype(int)
+    shown = {'source': sources, 'reference': references, 'output': outputs}
     return {
         **score(outputs, references),
         'copy': score(sources, references),
-        'examples': [examples[i] for i in chosen],
+        'examples': [{name: texts[i] for name, texts in shown.items()} for i in chosen],
     }
 
 
 def describe(figures: dict[str, Any], n_pairs: int) -> str:
     """The figures of an evaluation as lines for people, the examples side by side."""
-
-    def line(scores: dict[str, float]) -> str:
-        return (
-            f'  BLEU {scores["bleu"]:5.1f}   chrF {scores["chrf"]:5.1f}   '
-            f'exact {scores["exact_match"]:6.1%}'
-        )
-
+    line = '  BLEU {bleu:5.1f}   chrF {chrf:5.1f}   exact {exact_match:6.1%}'.format_map
     lines = [
         f'loss {figures["val_loss"]:.4f} nats per token, perplexity {figures["perplexity"]:.3f}, '
         f'over {figures["tokens"]:,} tokens of {n_pairs:,} pairs',

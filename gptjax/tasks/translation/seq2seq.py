@@ -10,6 +10,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from gptjax.config import ModelConfig, TranslationConfig
 from gptjax.models.attention import Attention, attend
@@ -22,10 +23,10 @@ from gptjax.models.linear import dense
 class Memory(flax.struct.PyTreeNode):
     """What decoding needs of source texts, computed once for each of them."""
 
-    keys_values: tuple[tuple[jax.Array, jax.Array], ...]  # of each block, (B, N, S, H) each
-    mask_B1S: jax.Array  # bool; False for padding
-    pointer_keys: jax.Array | None  # (B, 1, S, D), where tokens can be copied
-    tokens_BS: jax.Array
+    keys_values: tuple[tuple[Array, Array], ...]  # of each block, (B, N, S, H) each
+    mask_B1S: Array  # bool; False for padding
+    pointer_keys: Array | None  # (B, 1, S, D), where tokens can be copied
+    tokens_BS: Array
 
 
 class CrossBlock(Block):
@@ -38,38 +39,36 @@ class CrossBlock(Block):
     # Its decoder alone calls it, with what it needs besides the arguments of a block.
     def __call__(  # type: ignore[override]
         self,
-        x_BTD: jax.Array,
-        pos_BT: jax.Array,
-        mask_BTS: jax.Array | None = None,
+        x_BTD: Array,
+        pos_BT: Array,
+        mask_BTS: Array | None = None,
         cached: LayerCache | None = None,
         *,
-        memory: tuple[jax.Array, jax.Array],
-        memory_mask_B1S: jax.Array,
+        memory: tuple[Array, Array, Array],
         train: bool = False,
-    ) -> tuple[jax.Array, LayerCache | None]:
+    ) -> tuple[Array, LayerCache | None]:
         """As `Block`, with the keys and values of a source, and which of them are not padding.
 
         There may be several rows for each source (beams, samples), next to each other: they attend
         to it as queries of one longer row.
         """
+        k_BNSH, v_BNSH, mask_B1S = memory
 
-        def cross_attend(y_BTD: jax.Array) -> tuple[jax.Array, None]:
-            sources = len(memory_mask_B1S)
+        def cross_attend(y_BTD: Array) -> tuple[Array, None]:
+            sources = len(mask_B1S)
             pos = pos_BT.reshape(sources, -1) if len(y_BTD) > sources else pos_BT
             y = y_BTD.reshape(sources, -1, y_BTD.shape[-1])
-            mixed, _ = self.cross_attn(y, pos, memory_mask_B1S, memory=memory, train=train)
+            mixed, _ = self.cross_attn(y, pos, mask_B1S, memory=(k_BNSH, v_BNSH), train=train)
             return mixed.reshape(y_BTD.shape), None
 
         drop = functools.partial(self.dropout, deterministic=not train)
         add = functools.partial(add_branch, self.config.norm_place, drop=drop)
+        attend = functools.partial(self.attn, train=train)
         x_BTD, cached = add(
-            x_BTD,
-            lambda y_BTD: self.attn(y_BTD, pos_BT, mask_BTS, cached, train=train),
-            norm_branch=self.norm_attn,
+            x_BTD, lambda y: attend(y, pos_BT, mask_BTS, cached), norm_branch=self.norm_attn
         )
         x_BTD, _ = add(x_BTD, cross_attend, norm_branch=self.norm_cross)
-        x_BTD, _ = add(x_BTD, lambda y_BTD: (self.mlp(y_BTD), None), norm_branch=self.norm_mlp)
-        return x_BTD, cached
+        return add(x_BTD, lambda y: (self.mlp(y), cached), norm_branch=self.norm_mlp)
 
 
 class CrossDecoder(Decoder):
@@ -79,9 +78,7 @@ class CrossDecoder(Decoder):
         """Blocks with cross-attention."""
         return [CrossBlock(self.config, name=f'block_{i}') for i in range(self.config.n_layer)]
 
-    def cross_keys_values(
-        self, x_BSD: jax.Array, pos_BS: jax.Array
-    ) -> tuple[tuple[jax.Array, jax.Array], ...]:
+    def cross_keys_values(self, x_BSD: Array, pos_BS: Array) -> tuple[tuple[Array, Array], ...]:
         """Keys and values of an encoded source, for the cross-attention of each block."""
         return tuple(block.cross_attn.keys_values(x_BSD, pos_BS) for block in self.blocks)
 
@@ -100,15 +97,14 @@ class Encoder(nn.Module):
             self.norm_final = norm(config, None)
         self.drop = nn.Dropout(config.dropout)
 
-    def __call__(self, x_BSD: jax.Array, mask_B1S: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x_BSD: Array, mask_B1S: Array, *, train: bool = False) -> Array:
         """Embedded tokens -> encoded tokens (B, S, D); the mask is False for padding."""
-        config = self.config
         pos_BS = jnp.arange(x_BSD.shape[1])[None]
-        x_BSD = with_positions(config, x_BSD, pos_BS, self.embed_pos)
+        x_BSD = with_positions(self.config, x_BSD, pos_BS, self.embed_pos)
         x_BSD = self.drop(x_BSD, deterministic=not train)
         for block in self.blocks:
             x_BSD, _ = block(x_BSD, pos_BS, mask_B1S, train=train)
-        return x_BSD if config.norm_place == 'after' else self.norm_final(x_BSD)
+        return x_BSD if self.config.norm_place == 'after' else self.norm_final(x_BSD)
 
 
 class Seq2Seq(nn.Module):
@@ -124,37 +120,25 @@ class Seq2Seq(nn.Module):
         self.encoder = Encoder(config, translation.n_encoder_layer or config.n_layer)
         self.decoder = CrossDecoder(config, self.target_vocab_size)
         if not translation.shared_vocab:
-            self.embed_source = nn.Embed(
-                self.source_vocab_size,
-                config.n_embd,
-                dtype=config.dtype,
-                embedding_init=nn.initializers.normal(0.02),
-            )
+            size, d, init = self.source_vocab_size, config.n_embd, nn.initializers.normal(0.02)
+            self.embed_source = nn.Embed(size, d, dtype=config.dtype, embedding_init=init)
         if translation.copy:
             # One head as wide as the model: it says which token, not what kind of token.
             self.pointer = Attention(dataclasses.replace(config, n_head=1))
             self.gate = dense(config, 1, None, bias=True, std=0.0)
 
     def __call__(
-        self,
-        source_BS: jax.Array,
-        lengths_B: jax.Array,
-        tokens_BT: jax.Array,
-        *,
-        train: bool = False,
-    ) -> jax.Array:
+        self, source_BS: Array, lengths_B: Array, tokens_BT: Array, *, train: bool = False
+    ) -> Array:
         """Logits (B, T, V) of the token after each of the given target's (teacher forcing).
 
-        Args:
-          source_BS: source token ids.
-          lengths_B: tokens of each source; the rest of its row is padding.
-          tokens_BT: the target, beginning with the token that begins every target.
-          train: whether dropout is on; it then needs the random key 'dropout'.
+        `lengths_B` are the tokens of each source, the rest of its row is padding; a target begins
+        with the token that begins all of them. With `train`, dropout needs the key 'dropout'.
         """
         memory = self.encode(source_BS, lengths_B, train=train)
         return self.decode(tokens_BT, None, None, memory, train=train)[0]
 
-    def encode(self, source_BS: jax.Array, lengths_B: jax.Array, *, train: bool = False) -> Memory:
+    def encode(self, source_BS: Array, lengths_B: Array, *, train: bool = False) -> Memory:
         """What `decode` needs of the source; arguments as in `__call__`."""
         embed = self.decoder.embed if self.translation.shared_vocab else self.embed_source
         mask_B1S = (jnp.arange(source_BS.shape[1]) < lengths_B[:, None])[:, None]
@@ -166,21 +150,18 @@ class Seq2Seq(nn.Module):
 
     def decode(
         self,
-        tokens_BT: jax.Array,
-        pos_BT: jax.Array | None,
+        tokens_BT: Array,
+        pos_BT: Array | None,
         cache: Cache | None,
         memory: Memory,
         *,
         train: bool = False,
-    ) -> tuple[jax.Array, Cache | None]:
+    ) -> tuple[Array, Cache | None]:
         """As `Decoder.__call__`, with an encoded source.
 
         There may be several rows for each source, next to each other (beams, samples).
         """
-        extra = [
-            {'memory': keys_values, 'memory_mask_B1S': memory.mask_B1S}
-            for keys_values in memory.keys_values
-        ]
+        extra = [{'memory': (*pair, memory.mask_B1S)} for pair in memory.keys_values]
         x_BTD, cache = self.decoder.hidden(tokens_BT, pos_BT, cache, extra=extra, train=train)
         logits_BTV = self.decoder.logits(x_BTD)
         if self.translation.copy:
@@ -189,9 +170,7 @@ class Seq2Seq(nn.Module):
             logits_BTV = self._or_copy(logits_BTV, x_BTD, pos_BT, memory)
         return logits_BTV, cache
 
-    def _or_copy(
-        self, logits_BTV: jax.Array, x_BTD: jax.Array, pos_BT: jax.Array, memory: Memory
-    ) -> jax.Array:
+    def _or_copy(self, logits_BTV: Array, x_BTD: Array, pos_BT: Array, memory: Memory) -> Array:
         """Mixes in a distribution over the source's tokens (See et al., 2017,
         https://arxiv.org/abs/1704.04368): attention whose values are the tokens themselves.
         """

@@ -2,75 +2,58 @@
 
 import dataclasses
 import functools
-import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
-import numpy as np
+from jax import Array
 
-from gptjax.config import (
-    Config,
-    DataConfig,
-    MeshConfig,
-    ModelConfig,
-    SampleConfig,
-    TrainConfig,
-    TranslationConfig,
-)
-from gptjax.config.schema import flatten
+from gptjax.config import Config, SampleConfig
 from gptjax.console import Say
 from gptjax.errors import UserError
-from gptjax.files import DamagedError, read_object, write_atomically
 from gptjax.generation.engine import Piece
 from gptjax.models.block import apply
 from gptjax.models.decoder import Decoder
 from gptjax.parallel.mesh import Layout
-from gptjax.tasks import sizes
-from gptjax.tasks.base import LossTask, hashes
+from gptjax.tasks import base
 from gptjax.tasks.protocols import Report
-from gptjax.tasks.reads import Reads, every
+from gptjax.tasks.reads import every
+from gptjax.tasks.translation import pairs
 from gptjax.tasks.translation.buckets import NO_PAIRS, Batch, Buckets, encode
-from gptjax.tasks.translation.pairs import Pair, parse_tsv, read_pairs, read_splits, to_tsv
+from gptjax.tasks.translation.pairs import Pair
 from gptjax.tasks.translation.scores import EXAMPLES, compare, describe, require_sacrebleu
 from gptjax.tasks.translation.seq2seq import Seq2Seq
 from gptjax.tasks.translation.translator import Translator
-from gptjax.text import tokenizers
-from gptjax.text.corpora import cache_folder
-from gptjax.text.reading import file_sha256
+from gptjax.text.tokenizers import Tokenizer
 from gptjax.training import steps
 from gptjax.training.losses import Sums, cross_entropy
 
 EVAL_PAIRS = 64  # computed at a time in an evaluation
 LINES = 512  # translated before the first of them is printed
-UNREAD = ('logits_chunk', 'init_from', 'lora_rank', 'lora_alpha', 'lora_targets', 'eval_train')
-# What of a configuration decides the parameters, besides config.model.
-MODEL_KNOBS = ('shared_vocab', 'n_encoder_layer', 'copy')
-# The files of the source's and the target's tokenizer, which may be one.
-TOKENIZERS = (['tokenizer.json', 'tokenizer.json'], ['tokenizer.json', 'tokenizer_target.json'])
+READ = ('model.', 'data.', 'translation.', 'train.', 'sample.', 'mesh.')
+UNREAD = (
+    *('model.kind', 'data.order', 'train.logits_chunk', 'train.init_from', 'train.eval_train'),
+    'train.lora_',
+)
+DECISIVE = (  # beginnings of knobs
+    *('model.', 'train.optimizer'),
+    *('translation.shared_vocab', 'translation.n_encoder_layer', 'translation.copy'),
+)
 
 
 @dataclasses.dataclass(frozen=True)
-class Translation(LossTask):
+class Translation(base.LossTask):
     """See `gptjax.tasks.protocols.Task`."""
 
     config: Config
-    tokenizer: tokenizers.Tokenizer  # of the source
-    target_tokenizer: tokenizers.Tokenizer
+    tokenizer: Tokenizer  # of the source
+    target_tokenizer: Tokenizer
     train: Buckets  # empty where the task comes from a work directory
     val_pairs: tuple[Pair, ...]
     text_sha256: str
-    reads: ClassVar[Reads] = {
-        'model': every(ModelConfig, but=('kind',)),
-        'data': every(DataConfig, but=('order',)),
-        'translation': every(TranslationConfig),
-        'train': every(TrainConfig, but=UNREAD),
-        'sample': every(SampleConfig),
-        'mesh': every(MeshConfig),
-    }
+    reads: ClassVar[frozenset[str]] = every(*READ, but=UNREAD)
 
     @classmethod
     def create(cls, config: Config, say: Say) -> 'Translation':
@@ -80,61 +63,32 @@ class Translation(LossTask):
           UserError: there are no such pairs, some are too long, or a knob cannot be used here.
         """
         require_sacrebleu()
-        splits = read_splits(config.data, config.translation, say)
-        learn = functools.partial(
-            tokenizers.learn,
-            data=config.data,
-            ends=True,
-            cache_dir=cache_folder(config.data),
-            say=say,
-        )
-        # Without a character that only the held-out text has, that text could not be encoded.
-        seen = splits.train + (splits.val if config.data.tokenizer == 'char' else ())
-        if config.translation.shared_vocab:
-            tokenizer = target_tokenizer = learn(text for pair in seen for text in pair)
-        else:
-            tokenizer, target_tokenizer = (learn(pair[i] for pair in seen) for i in (0, 1))
-        task = cls(config, tokenizer, target_tokenizer, NO_PAIRS, splits.val, splits.sha256)
-        task = dataclasses.replace(task, train=task._encode('training', splits.train))
-        shapes = len(task.train.shapes)
+        splits = pairs.read_splits(config.data, config.translation, say)
+        tokenizers = pairs.learn(splits, config, say)
+        train = encode(splits.train, tokenizers, config, split='training')
+        task = cls(config, *tokenizers, train, splits.val, splits.sha256)
         task.val  # noqa: B018 - complains of what is too long before anything is trained
+        shapes = len(train.shapes)
         if config.train.steps_per_call > 1 and shapes > 1:
             raise UserError(
                 f'train.steps_per_call={config.train.steps_per_call} needs batches of one shape, '
-                f'and there are {shapes}; use train.steps_per_call=1, '
-                'or translation.buckets=1'
+                f'and there are {shapes}; use train.steps_per_call=1, or translation.buckets=1'
             )
         return task
 
     @classmethod
     def load(cls, config: Config, workdir: Path) -> 'Translation':
         """The task as `save` left it in a work directory."""
-        about = read_object(workdir / 'data.json', sha256=str, val_sha256=str, tokenizers=list)
-        if about['tokenizers'] not in TOKENIZERS:
-            raise DamagedError(f'{workdir / "data.json"} names unknown tokenizers')
-        tokenizer, target_tokenizer = (
-            tokenizers.from_json((workdir / name).read_text()) for name in about['tokenizers']
-        )
-        path = workdir / 'val.tsv'
-        if file_sha256(path) != about['val_sha256']:
-            raise DamagedError(f'{path} is not what was saved')
-        val = tuple(parse_tsv(path.read_bytes().decode(), str(path)))
-        return cls(config, tokenizer, target_tokenizer, NO_PAIRS, val, about['sha256'])
+        tokenizers, val_pairs, sha256 = pairs.load(workdir)
+        return cls(config, *tokenizers, NO_PAIRS, val_pairs, sha256)
 
     def save(self, workdir: Path) -> None:
         """Leaves in a work directory all that is needed there besides the parameters."""
-        names = TOKENIZERS[not self.config.translation.shared_vocab]
-        write_atomically(workdir / names[0], self.tokenizer.to_json().encode())
-        if not self.config.translation.shared_vocab:
-            write_atomically(workdir / names[1], self.target_tokenizer.to_json().encode())
-        write_atomically(workdir / 'val.tsv', to_tsv(self.val_pairs).encode())
-        about = {'sha256': self.text_sha256, 'tokenizers': names}
-        about['val_sha256'] = file_sha256(workdir / 'val.tsv')
-        write_atomically(workdir / 'data.json', json.dumps(about, indent=1).encode())
+        pairs.save(workdir, self._tokenizers, self.val_pairs, sha256=self.text_sha256)
 
     def with_text(self, path: Path) -> 'Translation':
         """The same task, to be evaluated on other pairs, in a TSV file."""
-        return dataclasses.replace(self, val_pairs=tuple(read_pairs((path,))))
+        return dataclasses.replace(self, val_pairs=tuple(pairs.read_pairs((path,))))
 
     @functools.cached_property
     def model(self) -> Seq2Seq:
@@ -145,45 +99,32 @@ class Translation(LossTask):
     @functools.cached_property
     def val(self) -> Buckets:
         """The held-out pairs, encoded."""
-        return self._encode('validation', self.val_pairs)
+        return encode(self.val_pairs, self._tokenizers, self.config, split='validation')
 
-    def init_state(self, key: jax.Array) -> steps.TrainState:
+    @property
+    def _tokenizers(self) -> pairs.Tokenizers:
+        return self.tokenizer, self.target_tokenizer
+
+    def init_state(self, key: Array) -> steps.TrainState:
         """Fresh parameters and optimizer state."""
         one = jnp.zeros((1, 1), jnp.int32)
         return steps.init_state(dict(self.model.init(key, one, one[0], one)), self.optimizer, key)
 
-    def loss(self, params: dict, batch: steps.Batch, key: jax.Array | None = None) -> Sums:
+    def loss(self, params: dict, batch: steps.Batch, key: Array | None = None) -> Sums:
         """(sum of nats, number of targets) of a batch; with a key, dropout and smoothing are on."""
-        drops = key is not None and self.config.model.dropout > 0
-        logits_BTV = apply(
-            self.model,
-            params,
-            batch['source'],
-            batch['source_lengths'],
-            batch['inputs'],
-            train=drops,
-            rngs={'dropout': key} if drops else None,
-        )
+        inputs = batch['source'], batch['source_lengths'], batch['inputs']
+        logits_BTV = apply(self.model, params, *inputs, **self.dropout(key))
         smoothing = self.config.translation.label_smoothing if key is not None else 0.0
         return cross_entropy(logits_BTV, batch['targets'], batch['lengths'], smoothing)
 
     def train_batch(self, step: int) -> Batch:
         """This process's rows of a step's batch."""
         train = self.config.train
-        place = jax.process_index(), jax.process_count()
-        return self.train.batch(train.seed, step, train.batch_size, *place)
+        return self.train.batch(train.seed, step, train.batch_size, **base.own_rows())
 
     def validate(self, params: dict, layout: Layout) -> dict[str, float]:
         """`val_loss` in nats per target token of some batches, or of all with eval_batches=0."""
-        train, rows = self.config.train, _eval_rows(layout)
-        if not train.eval_batches:
-            nats, tokens = self._measure(params, layout, self._in_order(layout))
-        else:
-            place = jax.process_index(), jax.process_count()
-            chosen = (
-                self.val.batch(train.seed, i, rows, *place) for i in range(train.eval_batches)
-            )
-            nats, tokens = self._measure(params, layout, chosen)
+        nats, tokens = self._measure(params, layout, self.config.train.eval_batches)
         return {'val_loss': nats / tokens}
 
     def examine(self, params: dict, layout: Layout) -> Report:
@@ -191,8 +132,8 @@ class Translation(LossTask):
 
         Translations are made as `config.sample` says; `copy` has the scores of the sources.
         """
-        nats, tokens = self._measure(params, layout, self._in_order(layout))
-        sources, references = (list(texts) for texts in zip(*self.val_pairs, strict=True))
+        nats, tokens = self._measure(params, layout, 0)
+        sources, references = map(list, zip(*self.val_pairs, strict=True))
         options = dataclasses.replace(self.config.sample, num_samples=1)
         outputs = [texts[0] for texts in self.translator(params, options)(sources)]
         figures = {
@@ -203,16 +144,12 @@ class Translation(LossTask):
         }
         return Report(figures, describe(figures, len(self.val_pairs)))
 
-    def _in_order(self, layout: Layout) -> Iterable[Batch]:
-        place = jax.process_index(), jax.process_count()
-        return self.val.in_order(_eval_rows(layout), *place)
-
-    def _measure(
-        self, params: dict, layout: Layout, chosen: Iterable[Batch]
-    ) -> tuple[float, float]:
-        sums = [layout.wait(self.eval_step(params, layout.put(batch))) for batch in chosen]
-        nats, tokens = np.array(jax.device_get(sums), np.float64).sum(0).tolist()
-        return nats, tokens
+    def _measure(self, params: dict, layout: Layout, count: int) -> tuple[float, float]:
+        """(sum of nats, number of target tokens) of some held-out batches; of all with 0."""
+        rows, seed = -(-EVAL_PAIRS // layout.rows) * layout.rows, self.config.train.seed
+        drawn = (self.val.batch(seed, i, rows, **base.own_rows()) for i in range(count))
+        chosen = drawn if count else self.val.in_order(rows, **base.own_rows())
+        return self.measure(params, layout, chosen)
 
     def prompts(self, given: Sequence[str]) -> tuple[str, ...]:
         """All lines, also empty ones, which give empty lines; without any, held-out sources."""
@@ -229,7 +166,7 @@ class Translation(LossTask):
 
     def preview(self) -> Report:
         """Sizes, batch shapes, vocabularies and some pairs."""
-        pairs = self.val_pairs[:EXAMPLES]
+        examples = self.val_pairs[:EXAMPLES]
         figures = {
             'train_pairs': len(self.train.sources),
             'val_pairs': len(self.val_pairs),
@@ -237,16 +174,14 @@ class Translation(LossTask):
             'target_vocab_size': self.target_tokenizer.vocab_size,
             'shapes': [list(shape) for shape in self.train.shapes],
             'padding': self.train.padding,
-            'pairs': [list(pair) for pair in pairs],
+            'pairs': [list(pair) for pair in examples],
         }
-        shown = [f'  {source}\n    {target}' for source, target in pairs]
+        shown = [f'  {source}\n    {target}' for source, target in examples]
         return Report(figures, '\n'.join([self.describe_data(), 'Held out, for example', *shown]))
 
     def translator(self, params: dict, config: SampleConfig) -> Translator:
         """lines -> the texts of each."""
-        return Translator(
-            self.model, params, self.tokenizer, self.target_tokenizer, self.config.data, config
-        )
+        return Translator(self.model, params, *self._tokenizers, self.config.data, config)
 
     def stream(self, params: dict, prompts: Sequence[str], config: SampleConfig) -> Iterator[Piece]:
         """Translates lines; of a beam, the texts of a line are its best ones, best first.
@@ -266,28 +201,21 @@ class Translation(LossTask):
 
     def fingerprint(self) -> dict[str, Any]:
         """What has to be the same for a run to be continued."""
-        named = {f'model.{name}': value for name, value in flatten(self.config.model)}
-        named |= {f'translation.{k}': getattr(self.config.translation, k) for k in MODEL_KNOBS}
-        source, text = hashes(self.tokenizer, self.text_sha256)
-        return named | {
-            'train.optimizer': self.config.train.optimizer,
-            'source tokenizer': source,
-            'target tokenizer': hashes(self.target_tokenizer, '')[0],
-            'text': text,
-            'validation pairs': len(self.val_pairs),
-        }
+        named = {'source tokenizer': self.tokenizer, 'target tokenizer': self.target_tokenizer}
+        found = base.fingerprint(self.config, DECISIVE, self.text_sha256, named)
+        return found | {'validation pairs': len(self.val_pairs)}
 
     def describe_model(self) -> str:
         """The model in some words, for people."""
-        return f'{sizes.in_words(self.count_params())}, an encoder and a decoder'
+        return f'{base.in_words(self.count_params())}, an encoder and a decoder'
 
     def describe_data(self) -> str:
         """The data in some words, for people."""
-        shapes, padding = len(self.train.shapes), self.train.padding
+        train = self.train
         return (
-            f'{len(self.train.sources):,} pairs to learn from, {len(self.val_pairs):,} held out, '
-            f'a vocabulary of {self.target_tokenizer.vocab_size:,}, {shapes} shapes of batches '
-            f'with {padding:.1%} padding'
+            f'{len(train.sources):,} pairs to learn from, {len(self.val_pairs):,} held out, '
+            f'a vocabulary of {self.target_tokenizer.vocab_size:,}, {len(train.shapes)} shapes '
+            f'of batches with {train.padding:.1%} padding'
         )
 
     def tokens_per_step(self) -> int:
@@ -299,20 +227,9 @@ class Translation(LossTask):
 
         Attention's own products, few at the lengths of sentences, are left out.
         """
-        params = sizes.abstract_params(self)['params']
+        params = base.abstract_params(self)['params']
         source, target = self.train.lengths.sum(0)
         looked_up = Decoder(self.config.model, self.target_tokenizer.vocab_size).looked_up
         multiplied = [x for name, x in params['decoder'].items() if name not in looked_up]
-        encoder, decoder = sizes.count(params['encoder']), sizes.count(multiplied)
+        encoder, decoder = base.count(params['encoder']), base.count(multiplied)
         return 6.0 * (encoder * source / target + decoder)
-
-    def _encode(self, name: str, pairs: Sequence[Pair]) -> Buckets:
-        """The pairs in buckets, all of which fit into the block, or a UserError."""
-        tokenizers, count = (self.tokenizer, self.target_tokenizer), self.config.translation.buckets
-        encoded = encode(pairs, *tokenizers, count)
-        encoded.require_fit(name, self.config.model.block_size)
-        return encoded
-
-
-def _eval_rows(layout: Layout) -> int:
-    return -(-EVAL_PAIRS // layout.rows) * layout.rows

@@ -2,8 +2,8 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
-import jax
 import numpy as np
 
 from gptjax.config import DataConfig, MeshConfig, SampleConfig
@@ -44,23 +44,18 @@ class Translator:
           UserError: a line has unknown characters, or is over the block and not to be split.
         """
         parts = [self._parts(number, line) for number, line in enumerate(lines, 1)]
-        places = [(line, i) for line, texts in enumerate(parts) for i in range(len(texts))]
-        ids = [self._encode(parts[line][i]) for line, i in places]
-        done: dict[tuple[int, int], list[str]] = {}
+        ids = [self._encode(text) for texts in parts for text in texts]
+        done: dict[int, list[str]] = {}
         # Like lengths together: short ones need not wait for long ones, nor be padded like them.
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         at_once = max(1, ROWS // max(self.options.beam, self.options.num_samples))
         for first in range(0, len(order), at_once):
             chosen = order[first : first + at_once]
-            texts = self._translate([ids[i] for i in chosen])
-            done.update(zip((places[i] for i in chosen), texts, strict=True))
-        return [
-            [
-                ' '.join(done[line, i][n] for i in range(len(texts)))
-                for n in range(self.options.num_samples)
-            ]
-            for line, texts in enumerate(parts)
-        ]
+            done.update(zip(chosen, self._translate([ids[i] for i in chosen]), strict=True))
+        translated = (done[i] for i in range(len(ids)))
+        lines_of_parts = [[next(translated) for _ in texts] for texts in parts]
+        samples = range(self.options.num_samples)
+        return [[' '.join(part[n] for part in line) for n in samples] for line in lines_of_parts]
 
     def _translate(self, ids: list[np.ndarray]) -> list[list[str]]:
         """The texts of each source, all computed at a time."""
@@ -73,34 +68,19 @@ class Translator:
         for i, line in enumerate(ids):
             source_BS[i, : len(line)], lengths_B[i] = line, len(line)
         layout = Layout(MeshConfig(), rows)
-        params, batch = layout.copy(self.params), layout.put((source_BS, lengths_B))
+        source_BS, lengths_B = layout.put((source_BS, lengths_B))
+        given = self.model, layout.copy(self.params), source_BS
         limit = min(block_size, options.max_new_tokens)
         decoding = Decoding(end_of(self.target), limit, options.chunk, self.target.banned)
-        source_BS, lengths_B = batch
+        how: dict[str, Any] = {'lengths_B': lengths_B, 'decoding': decoding}
         if options.beam > 1:
-            tokens, _ = beam_search(
-                self.model,
-                params,
-                source_BS,
-                lengths_B=lengths_B,
-                width=options.beam,
-                decoding=decoding,
-                penalty=options.length_penalty,
-            )
-            tokens_BNT = np.asarray(jax.block_until_ready(tokens))[:, : options.num_samples]
+            how |= {'width': options.beam, 'penalty': options.length_penalty}
+            tokens, _ = beam_search(*given, **how)
         else:
-            tokens = translate(
-                self.model,
-                params,
-                source_BS,
-                lengths_B=lengths_B,
-                rules=RowRules.of([Rules.from_config(options)]),
-                samples=options.num_samples,
-                decoding=decoding,
-                seed=options.seed,
-            )
-            tokens_BNT = np.asarray(tokens).reshape(rows, options.num_samples, -1)
-        return [[self._text(row) for row in tokens_BNT[i]] for i in range(len(ids))]
+            how |= {'samples': options.num_samples, 'seed': options.seed}
+            tokens = translate(*given, rules=RowRules.of([Rules.from_config(options)]), **how)
+        tokens_BNT = np.asarray(tokens).reshape(rows, -1, limit)[: len(ids), : options.num_samples]
+        return [[self._text(row_T) for row_T in rows_NT] for rows_NT in tokens_BNT]
 
     def _text(self, ids: np.ndarray) -> str:
         stream = TextStream(self.target, self.options.stop)
@@ -118,18 +98,15 @@ class Translator:
 
         if fits(line):
             return [line]
-        parts = split_line(line, fits) if self.options.long_lines == 'split' else None
-        if parts is None:
-            remedy = (
-                'a word of it is too long: shorten it'
-                if self.options.long_lines == 'split'
-                else 'shorten it, or translate it in parts with sample.long_lines=split'
-            )
-            raise UserError(
-                f'line {number} ({line[:40]!r}...) has {len(self._encode(line))} tokens, and the '
-                f'model takes {block_size}; {remedy}'
-            )
-        return parts
+        remedy = 'shorten it, or translate it in parts with sample.long_lines=split'
+        if self.options.long_lines == 'split':
+            if parts := split_line(line, fits):
+                return parts
+            remedy = 'a word of it is too long: shorten it'
+        raise UserError(
+            f'line {number} ({line[:40]!r}...) has {len(self._encode(line))} tokens, and the '
+            f'model takes {block_size}; {remedy}'
+        )
 
     def _encode(self, text: str) -> np.ndarray:
         return np.append(self.source.encode(text), end_of(self.source)).astype(np.int32)

@@ -23,10 +23,8 @@ from gptjax.config import (
 from gptjax.errors import UserError
 from gptjax.generation.engine import whole_texts
 from gptjax.parallel.mesh import Layout
-from gptjax.tasks.gan import sentences
 from gptjax.tasks.gan import task as gan_module
 from gptjax.tasks.gan.judge import Judge
-from gptjax.tasks.gan.players import _by_chunks
 from gptjax.tasks.gan.step import new_balance, new_level, player_config
 from gptjax.tasks.gan.task import Gan
 from gptjax.text.words import END
@@ -206,14 +204,20 @@ def test_what_the_critic_sees_has_a_gradient_for_the_generator(config, task, sta
     assert np.abs(gradient['params']['map_0']['kernel']).max() > 0
 
 
-@pytest.mark.parametrize('chunk', [1, 3, 8])
-def test_chunks_change_nothing(chunk):
-    x_BSD = jnp.arange(2.0 * 8 * 3).reshape(2, 8, 3)
-
-    def fn(x_BCD, t_C):
-        return x_BCD[..., :3] ** 2 + t_C[:, None]
-
-    np.testing.assert_array_equal(_by_chunks(fn, x_BSD, chunk), _by_chunks(fn, x_BSD, 0))
+@pytest.mark.parametrize('chunk', [1, 3, 20])
+def test_chunks_change_nothing(config, task, state, chunk):
+    generator, critic = state.params['generator'], state.params['critic']
+    players = task.adversaries.players
+    noise, ids = players.write(generator, jax.random.key(0), jnp.arange(2), 1)
+    noise, ids_BT = jax.tree.map(lambda x: x[0], (noise, ids))
+    soft = replace(config, gan={'output': 'gumbel'})
+    chunked = replace(soft, train={'logits_chunk': chunk})
+    whole_BSD, parts_BSD = (
+        dataclasses.replace(players, config=c).show(generator, critic, ids_BT, noise, learning=True)
+        for c in (soft, chunked)
+    )
+    assert whole_BSD.shape == (2, 8, 8)
+    np.testing.assert_allclose(parts_BSD, whole_BSD, atol=1e-6)
 
 
 def test_the_number_of_critic_steps_follows_the_changes_of_the_losses():
@@ -346,8 +350,9 @@ def test_prompts_are_checked(task, state, config):
 def test_a_judge_has_to_be_a_word_level_language_model(task, config, state, tmp_path):
     with pytest.raises(UserError, match=r'has no trained model; .*gan.py:judge'):
         Judge(tmp_path, task.config, task.tokenizer)
-    judging = replace(config, data={'path': str(tmp_path / 's' / 'train.txt')}, train={'steps': 1})
-    sentences.save(tmp_path / 's', task.sentences)
+    task.save(tmp_path)
+    path = str(tmp_path / 'sentences' / 'train.txt')
+    judging = replace(config, data={'path': path}, train={'steps': 1})
     for kind, message in (('char', 'is a language_model of tokens of kind char'), ('word', '')):
         judging = dataclasses.replace(
             replace(judging, data={'tokenizer': kind, 'split': 'end'}),
