@@ -18,7 +18,7 @@ from gptjax.config.data import DataConfig
 from gptjax.config.gan import GanConfig, GanSamplingConfig
 from gptjax.config.model import ModelConfig
 from gptjax.config.sample import BenchConfig, SampleConfig
-from gptjax.config.schema import build, check_bounds, knob
+from gptjax.config.schema import Section, build, knob
 from gptjax.config.train import MeshConfig, TrainConfig
 from gptjax.config.translation import TranslationConfig
 from gptjax.errors import UserError
@@ -28,7 +28,7 @@ USE = ('sample', 'gan_sampling')
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Section):
     """The whole configuration of a run; hashable, and the content of config.json."""
 
     name: str = knob('custom', 'name of the recipe, shown in messages')
@@ -42,9 +42,6 @@ class Config:
     bench: BenchConfig = dataclasses.field(default_factory=BenchConfig)
     gan: GanConfig = dataclasses.field(default_factory=GanConfig)
     gan_sampling: GanSamplingConfig = dataclasses.field(default_factory=GanSamplingConfig)
-
-    def __post_init__(self) -> None:
-        check_bounds(self)
 
 
 def default_config() -> ml_collections.ConfigDict:
