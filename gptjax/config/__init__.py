@@ -62,7 +62,7 @@ def from_config_dict(values: Mapping[str, Any] | ml_collections.ConfigDict) -> C
             f'a configuration is a ConfigDict or a mapping, not {values!r}; '
             'let get_config() return what default_config() gave, with its changes'
         )
-    return build(Config, values, '')
+    return build(Config, values)
 
 
 def with_use(trained: Config, asked: Config) -> Config:

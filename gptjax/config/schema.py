@@ -15,7 +15,6 @@ from gptjax.errors import UserError, nearest
 
 LARGEST_INT = 2**31 - 1  # JAX counts in int32
 
-
 # Bound -> what holds of a value within it, and how a message says so. NaN is within none.
 BOUNDS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
     'low': (operator.ge, 'at least'),
@@ -26,7 +25,7 @@ BOUNDS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
 
 
 def knob(default: Any, meaning: str, *, choices: tuple[str, ...] = (), **bounds: float) -> Any:
-    """A dataclass field with a bound, or with several, from BOUNDS; or with all its values."""
+    """A dataclass field with its bounds: low <= value <= high, above < value < below."""
     metadata = {'meaning': meaning, 'choices': choices, **bounds}
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -70,25 +69,21 @@ def flatten(config: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
             yield prefix + field.name, value
 
 
-def build(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
-    fields = {field.name: field for field in dataclasses.fields(cls)}
+def build(cls: type, values: Mapping[str, Any], prefix: str = '') -> Any:
+    """A dataclass from nested mappings; raises UserError for unknown keys and wrong types."""
+    kinds = {field.name: field.type for field in dataclasses.fields(cls)}
     for key in values:
-        if key not in fields:
-            known = [prefix + name for name in fields]
+        if key not in kinds:
+            known = [prefix + name for name in kinds]
             raise UserError(f'unknown configuration key {prefix}{key}; {nearest(key, known)}')
-    parsed = {}
-    for name, value in values.items():
-        kind: Any = fields[name].type
-        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-            if not isinstance(value, Mapping):
-                raise UserError(f'{prefix}{name}={value!r} is not a group of knobs')
-            parsed[name] = build(kind, value, f'{prefix}{name}.')
-        else:
-            parsed[name] = _as_type(kind, value, prefix + name)
-    return cls(**parsed)
+    return cls(**{key: _as_type(kinds[key], value, prefix + key) for key, value in values.items()})
 
 
-def _as_type(kind: type, value: Any, name: str) -> Any:
+def _as_type(kind: Any, value: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        if isinstance(value, Mapping):
+            return build(kind, value, f'{name}.')
+        raise UserError(f'{name}={value!r} is not a group of knobs')
     if kind == tuple[str, ...]:
         if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
             return tuple(value)
