@@ -80,7 +80,7 @@ def build(cls: type, values: Mapping[str, Any], prefix: str = '') -> Any:
 
 
 def _as_type(kind: Any, value: Any, name: str) -> Any:
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and issubclass(kind, Section):
         if isinstance(value, Mapping):
             return build(kind, value, f'{name}.')
         raise UserError(f'{name}={value!r} is not a group of knobs')
