@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import io
 import itertools
-import json
 from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
@@ -20,6 +19,7 @@ import regex
 
 from gptjax.config import DataConfig
 from gptjax.errors import UnknownTextError
+from gptjax.text.base import Tokenizer
 
 BOUNDARY = regex.compile(r'(?V1w)\b')
 PAD, START, END, UNKNOWN = range(4)
@@ -28,7 +28,7 @@ CLOSE_BEFORE, CLOSE_AFTER = 1, 2  # bits: mostly no space before the mark, or af
 
 
 @dataclasses.dataclass(frozen=True)
-class WordTokenizer:
+class WordTokenizer(Tokenizer):
     """One token for each word. The first four ids are no words, so none can collide with them."""
 
     words: tuple[str, ...]
@@ -42,7 +42,6 @@ class WordTokenizer:
     @classmethod
     def learn(cls, texts: Iterable[str], data: DataConfig, ends: bool) -> 'WordTokenizer':
         """The words that occur at least `min_count` times, at most `vocab_size` ids in all."""
-        del ends  # There always is a token that ends a document.
         counts: collections.Counter[str] = collections.Counter()  # in the order of appearance
         close_before: collections.Counter[str] = collections.Counter()
         close_after: collections.Counter[str] = collections.Counter()
@@ -118,14 +117,6 @@ class WordTokenizer:
             pieces.append(word)
             after = i
         return ''.join(pieces).encode()
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of some ids."""
-        return self.to_bytes(ids).decode()
-
-    def to_json(self) -> str:
-        fields = {'words': self.words, 'counts': self.counts, 'close': self.close}
-        return json.dumps({'kind': self.kind, **fields}, ensure_ascii=False) + '\n'
 
     def to_csv(self) -> str:
         """id,word,count: a table for people."""
