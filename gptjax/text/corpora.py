@@ -60,10 +60,7 @@ def named(name: str, cache_dir: Path, say: Say = print) -> Source:
         cache_dir / 'texts' / f'{name}-{made_by[:12]}-{part}.txt' for part in ('train', 'val')
     )
     if not train.exists():
-        fetched = [
-            archives.fetch(entry['title'], part, cache_dir, say) for part in entry['archives']
-        ]
-        texts = recipes.RECIPES[entry['recipe']](*fetched)
+        texts = recipes.RECIPES[entry['recipe']](*archives.fetch(entry, cache_dir, say))
         if texts.val:
             write_atomically(val, texts.val.encode())
         write_atomically(train, texts.train.encode())
@@ -73,11 +70,8 @@ def named(name: str, cache_dir: Path, say: Say = print) -> Source:
 def _files(path: Path) -> tuple[Path, ...]:
     if not path.is_dir():
         return (path,)
-    files = sorted(
-        file
-        for file in path.rglob('*')
-        if file.is_file() and not any(part.startswith('.') for part in file.relative_to(path).parts)
-    )
-    if not files:
+    files = [file for file in sorted(path.rglob('*')) if file.is_file()]
+    seen = tuple(file for file in files if '/.' not in f'/{file.relative_to(path)}')
+    if not seen:
         raise UserError(f'{path} has no files; give a text, or a folder of texts')
-    return tuple(files)
+    return seen
