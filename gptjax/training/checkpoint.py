@@ -34,12 +34,9 @@ class Checkpoints:
     """The checkpoints of a work directory: one folder a step."""
 
     def __init__(self, folder: Path, keep: int = 2, say: Say = print) -> None:
-        """Makes nothing yet: `save` does.
+        """Keeps the `keep` newest steps and the one with the lowest validation loss.
 
-        Args:
-          folder: holds one folder for each step.
-          keep: how many of the newest stay; the one with the lowest validation loss stays besides.
-          say: receives a line about each damaged checkpoint.
+        `say` receives a line about each damaged checkpoint. The folder is made by `save`.
         """
         self.folder = folder.absolute()  # Orbax takes no relative paths.
         self._keep = keep
@@ -51,7 +48,7 @@ class Checkpoints:
     def saved(self) -> list[int]:
         """All complete steps, newest first."""
         names = (path.name for path in self.folder.glob('*') if path.is_dir())
-        return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+        return sorted(map(int, filter(str.isdecimal, names)), reverse=True)
 
     def best_first(self) -> list[int]:
         """All complete steps, the lowest validation loss first."""
@@ -68,8 +65,7 @@ class Checkpoints:
     def save(self, state: TrainState, val_loss: float) -> None:
         """Starts saving in the background; the state may be donated as soon as this returns.
 
-        Raises:
-          UserError: this or the previous save failed.
+        Raises UserError if this or the previous save failed.
         """
         try:
             manager = self._open_manager()
@@ -83,11 +79,7 @@ class Checkpoints:
             self._fail(error)
 
     def close(self) -> None:
-        """Waits for what is being saved.
-
-        Raises:
-          UserError: it failed.
-        """
+        """Waits for what is being saved; raises UserError if it failed."""
         try:
             if self._manager is not None:
                 self._manager.wait_until_finished()
@@ -112,36 +104,29 @@ class Checkpoints:
         for step in candidates:
             if self._is_sound(step):
                 return step, self._restore(like, step)
-        raise UserError(self._no_sound_checkpoint())
+        raise UserError(
+            f'no sound checkpoint in {self.folder}; restore one from a backup, '
+            'or train again with another work directory'
+        )
 
     def resume(self, like: TrainState) -> tuple[int, TrainState]:
         """The newest sound step, with its state, for a run that goes on from there.
 
-        Damaged steps are named and moved out of the way of new ones; nothing is deleted.
-
-        Raises:
-          UserError: as `restore`; then nothing is moved either.
+        Damaged steps are named and moved out of the way of new ones; nothing is deleted. Raises
+        UserError as `restore` does; then nothing is moved either.
         """
-        damaged = [step for step in self.saved() if not self._is_sound(step)]
-        sound = [step for step in self.saved() if step not in damaged]
-        if not sound:
-            raise UserError(self._no_sound_checkpoint())
-        state = self._restore(like, sound[0])
-        for step in damaged:
+        step, state = self.restore(like, self.saved())
+        newer = [other for other in self.saved() if other > step]
+        older = [other for other in self.saved() if other < step]
+        for damaged in newer + [other for other in older if not self._is_sound(other)]:
             aside = self.folder.with_name(f'{self.folder.name}-damaged')
             aside.mkdir(exist_ok=True)
-            target, i = aside / str(step), 0
+            target, i = aside / str(damaged), 0
             while target.exists():
-                target, i = aside / f'{step}-{i + 1}', i + 1
-            (self.folder / str(step)).rename(target)
+                target, i = aside / f'{damaged}-{i + 1}', i + 1
+            (self.folder / str(damaged)).rename(target)
             self._say(f'Moved it to {target}')
-        return sound[0], state
-
-    def _no_sound_checkpoint(self) -> str:
-        return (
-            f'no sound checkpoint in {self.folder}; restore one from a backup, '
-            'or train again with another work directory'
-        )
+        return step, state
 
     def _restore(self, like: TrainState, step: int) -> TrainState:
         path = self.folder / str(step) / ITEM
@@ -226,11 +211,8 @@ def _verify(folder: Path) -> None:
 
 def _sums(folder: Path) -> dict[str, str]:
     """SHA-256 of each file in the folders of a step; beside them are Orbax's own late notes."""
-    sums = {}
-    for path in sorted(folder.glob('*/**/*')):
-        if path.is_file():
-            sums[path.relative_to(folder).as_posix()] = file_sha256(path)
-    return sums
+    files = (path for path in sorted(folder.glob('*/**/*')) if path.is_file())
+    return {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
 
 
 def flat_leaves(tree: Any) -> dict[str, jax.Array]:
