@@ -11,8 +11,12 @@ def diagnose(rows: list[Row]) -> str:
 
     The training loss is the one evaluated without dropout, where there is one.
     """
-    points: list[tuple[int, float, float]] = [
-        (row['step'], row['val_loss'], row.get('train_eval_loss', row['train_loss']))
+    points = [
+        (
+            row['step'],
+            row['val_loss'],
+            row['train_eval_loss' if 'train_eval_loss' in row else 'train_loss'],
+        )
         for row in rows
         if 'val_loss' in row and 'train_loss' in row
     ]
