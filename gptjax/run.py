@@ -43,8 +43,7 @@ class Run:
           checkpoint: 'best', by validation loss, or 'latest'.
           asked: a configuration whose sampling sections are used instead of the run's.
 
-        Raises:
-          UserError: there is no trained model, a file is damaged, or a knob has no effect.
+        Raises UserError if there is no trained model, a file is damaged or a knob has no effect.
         """
         workdir = Path(workdir)
         if not run_files.is_trained(workdir):
@@ -78,9 +77,7 @@ class Run:
             raise UserError(f'sample.{unknown[0]} is unknown; {nearest(unknown[0], names)}')
         config = dataclasses.replace(self.config.sample, **sampling)
         # Only what is asked for now: older versions kept knobs without an effect in their runs.
-        asked = Config(
-            task=self.config.task, sample=dataclasses.replace(SampleConfig(), **sampling)
-        )
+        asked = Config(task=self.config.task, sample=SampleConfig(**sampling))
         tasks.refuse_unread(asked, self.task.reads, ('sample',))
         return self.task.stream(self.params, self.task.prompts(prompts), config)
 

@@ -27,12 +27,7 @@ def direction(text: str) -> str:
 
 
 def render(title: str, samples: Iterable[tuple[str, str]]) -> str:
-    """A page that needs nothing else.
-
-    Args:
-      title: plain text, like all that follows.
-      samples: prompts, shown paler, and what the model made of them.
-    """
+    """A page of plain texts: prompts, shown paler, and what the model made of them."""
     paragraphs = [
         f'<p dir="{direction(prompt + text)}"><b>{html.escape(prompt)}</b>{html.escape(text)}</p>'
         for prompt, text in samples
