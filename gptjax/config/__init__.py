@@ -52,8 +52,7 @@ def default_config() -> ml_collections.ConfigDict:
 def from_config_dict(values: Mapping[str, Any] | ml_collections.ConfigDict) -> Config:
     """The dataclass of a ConfigDict or of parsed JSON; what is not there has its default.
 
-    Raises:
-      UserError: a key is unknown or of the wrong type, or a value is out of bounds.
+    Raises UserError if a key is unknown or of the wrong type, or a value is out of bounds.
     """
     if isinstance(values, ml_collections.ConfigDict):
         values = values.to_dict()

@@ -35,19 +35,17 @@ def table(config: ModelConfig) -> Iterator[Entry]:
     yield Entry('wte.weight', ('embed.embedding',))
     yield Entry('wpe.weight', ('embed_pos.embedding',))
     for i in range(config.n_layer):
-        ours, theirs = f'block_{i}', f'h.{i}'
-        heads = tuple(f'{ours}.attn.{name}' for name in ('query', 'key', 'value'))
-        for name, modules in (
-            ('attn.c_attn', heads),
-            ('attn.c_proj', (f'{ours}.attn.out',)),
-            ('mlp.c_fc', (f'{ours}.mlp.up',)),
-            ('mlp.c_proj', (f'{ours}.mlp.down',)),
+        for theirs, weight, *ours in (
+            ('ln_1', 'scale', 'norm_attn'),
+            ('attn.c_attn', 'kernel', 'attn.query', 'attn.key', 'attn.value'),
+            ('attn.c_proj', 'kernel', 'attn.out'),
+            ('ln_2', 'scale', 'norm_mlp'),
+            ('mlp.c_fc', 'kernel', 'mlp.up'),
+            ('mlp.c_proj', 'kernel', 'mlp.down'),
         ):
-            yield Entry(f'{theirs}.{name}.weight', tuple(f'{m}.kernel' for m in modules))
-            yield Entry(f'{theirs}.{name}.bias', tuple(f'{m}.bias' for m in modules))
-        for name, module in (('ln_1', f'{ours}.norm_attn'), ('ln_2', f'{ours}.norm_mlp')):
-            yield Entry(f'{theirs}.{name}.weight', (f'{module}.scale',))
-            yield Entry(f'{theirs}.{name}.bias', (f'{module}.bias',))
+            for name, kind in (('weight', weight), ('bias', 'bias')):
+                names = tuple(f'block_{i}.{module}.{kind}' for module in ours)
+                yield Entry(f'h.{i}.{theirs}.{name}', names)
     yield Entry('ln_f.weight', ('norm_final.scale',))
     yield Entry('ln_f.bias', ('norm_final.bias',))
     if not config.tied_head:

@@ -31,16 +31,10 @@ def vocabulary(name: str, cache_dir: Path, say: Say = print) -> Path:
 
 
 def fetch(entry: dict, cache_dir: Path, say: Say) -> list[Path]:
-    """The archives of an entry in `cache_dir/archives`, fetched if they are not there.
+    """The archives of an entry of `table` in `cache_dir/archives`, fetched if they are not there.
 
-    Args:
-      entry: `title`, for messages, and `archives`: of each its `package` or `url`, its `file`,
-        `sha256` and `licence`.
-      cache_dir: downloads go to its `archives/`.
-      say: receives a line before anything is fetched.
-
-    Raises:
-      UserError: one cannot be fetched, or has another hash (nothing is deleted then).
+    `say` receives a line before anything is fetched. Raises UserError if one cannot be fetched, or
+    has another hash (nothing is deleted then).
     """
     return [_fetch(entry['title'], archive, cache_dir, say) for archive in entry['archives']]
 

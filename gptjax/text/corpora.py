@@ -32,15 +32,10 @@ def cache_folder(data: DataConfig) -> Path:
 
 
 def source(data: DataConfig, say: Say = print) -> Source:
-    """The text that a configuration asks for, fetched if need be.
+    """The text of `data.path` (a file, or a folder in the order of names) or of `data.corpus`.
 
-    Args:
-      data: its `path` (a file, or a folder whose files are read in the order of their names), or
-        its `corpus` (a section of corpora.toml).
-      say: receives a line before anything is fetched.
-
-    Raises:
-      UserError: the corpus is unknown, cannot be fetched or has another hash; a folder is empty.
+    `say` receives a line before anything is fetched. Raises UserError if the corpus is unknown,
+    cannot be fetched or has another hash, or if a folder is empty.
     """
     if not data.path:
         return named(data.corpus, cache_folder(data), say)

@@ -21,14 +21,10 @@ KINDS: dict[str, type[Tokenizer]] = {
 def learn(
     texts: Iterable[str], data: DataConfig, *, ends: bool, cache_dir: Path, say: Say = print
 ) -> Tokenizer:
-    """The tokenizer of some texts; raises UserError if an archive cannot be fetched.
+    """The tokenizer of some texts, which are read as far as is needed.
 
-    Args:
-      texts: read as far as is needed.
-      data: its kind, and how large its vocabulary may be.
-      ends: whether a token that ends documents is needed.
-      cache_dir: where archives are, if its kind needs one.
-      say: receives a line before anything is fetched.
+    With `ends` it has a token that ends a document. An archive, if its kind needs one, comes from
+    `cache_dir`, after a line to `say`; raises UserError if it cannot be fetched.
     """
     if data.tokenizer == 'gpt2':
         return BpeTokenizer.gpt2(archives.vocabulary('gpt2', cache_dir, say))

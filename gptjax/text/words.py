@@ -68,8 +68,7 @@ class WordTokenizer(Tokenizer):
             + CLOSE_AFTER * (2 * close_after[word] > n)
             for word, n in kept
         )
-        words, kept_counts = zip(*kept, strict=True) if kept else ((), ())
-        return cls(words, kept_counts, tuple(close))
+        return cls(tuple(word for word, _ in kept), tuple(n for _, n in kept), tuple(close))
 
     def __post_init__(self) -> None:
         # JSON has lists, and a frozen dataclass is to be hashable.
@@ -98,12 +97,7 @@ class WordTokenizer(Tokenizer):
         return self.decode(self._ids[word] for word in split(text) if word in self._ids)
 
     def to_bytes(self, ids: Iterable[int], after: int | None = None) -> bytes:
-        """The text of some ids in UTF-8, with the spaces that belong there.
-
-        Args:
-          ids: of tokens.
-          after: the id before the first of them, which decides whether a space comes first.
-        """
+        """The text of some ids in UTF-8, with spaces; `after` decides whether one comes first."""
         pieces = []
         for i in map(int, ids):
             if i in (PAD, START, END):
