@@ -150,18 +150,17 @@ def read_prompts(prompts: Sequence[str], prompt_file: str | None) -> tuple[str, 
             raise UserError('--prompt_file=- needs a standard input; it is closed')
         source = sys.stdin.fileno() if prompt_file == '-' else prompt_file
         with open(source, encoding='utf-8-sig', newline='\n') as file:
-            text = file.read()
+            # Unlike splitlines(), this cuts at line feeds alone, and not at form feeds too.
+            lines = [line.rstrip('\r\n') for line in file]
     except OSError as error:
         raise UserError(f'cannot read --prompt_file={prompt_file}: {error.strerror}') from None
     except UnicodeDecodeError as error:
         raise UserError(
             f'--prompt_file={prompt_file} is not UTF-8 at byte {error.start}; convert it with iconv'
         ) from None
-    # Not splitlines(), which cuts at form feeds and other rarities too.
-    lines = [line.rstrip('\r') for line in text.split('\n')]
     if not any(lines):
         raise UserError(f'--prompt_file={prompt_file} holds no prompt; write one on each line')
-    return (*prompts, *(lines if lines[-1] else lines[:-1]))
+    return (*prompts, *lines)
 
 
 def check_workdir(workdir: str) -> None:

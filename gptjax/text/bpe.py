@@ -86,10 +86,8 @@ class BpeTokenizer(Tokenizer):
     @functools.cached_property
     def _pieces(self) -> list[bytes]:
         vocab = self._tokenizer.get_vocab()
-        pieces = [b''] * len(vocab)
-        for piece, i in vocab.items():
-            pieces[i] = b'' if piece == END else bytes(_BYTES[character] for character in piece)
-        return pieces
+        pieces = sorted(vocab, key=vocab.__getitem__)
+        return [b'' if piece == END else bytes(_BYTES[c] for c in piece) for piece in pieces]
 
 
 def _byte_level(model: hf.models.Model) -> hf.Tokenizer:

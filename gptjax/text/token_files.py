@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import json
 import mmap
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -76,19 +75,17 @@ def prepare(
     folder = cache_folder(data) / 'tokens' / name
     if not (folder / 'about.json').exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        workspace = Path(tempfile.mkdtemp(dir=folder.parent, prefix='.'))
-        try:
-            _encode(source, data, tokenizer, sha256, workspace, say)
-            workspace.chmod(0o755)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix='.') as workspace:
+            made = Path(workspace) / name
+            made.mkdir()
+            _encode(source, data, tokenizer, sha256, made, say)
             try:
-                os.rename(workspace, folder)
+                made.rename(folder)
             except OSError:
                 # Another process was faster; or somebody took files out of the folder.
                 if not (folder / 'about.json').exists():
                     shutil.rmtree(folder)
-                    os.rename(workspace, folder)
-        finally:
-            shutil.rmtree(workspace, ignore_errors=True)
+                    made.rename(folder)
     about = json.loads((folder / 'about.json').read_text())
     dtype = about['dtype']
     return Corpus(

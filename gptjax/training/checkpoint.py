@@ -6,6 +6,7 @@ before it is used. A step holds the leaves of the state under their dotted names
 """
 
 import json
+import operator
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,12 +95,8 @@ class Checkpoints:
     def restore(self, like: TrainState, candidates: list[int]) -> tuple[int, TrainState]:
         """The first candidate that is sound, with its step; each damaged one before it is named.
 
-        Args:
-          like: abstract arrays (jax.ShapeDtypeStruct) with their shardings.
-          candidates: steps in order of preference.
-
-        Raises:
-          UserError: no candidate is sound, or a sound one holds other arrays than `like`.
+        `like` has abstract arrays (jax.ShapeDtypeStruct) with their shardings. Raises UserError if
+        no candidate is sound, or if a sound one holds other arrays.
         """
         for step in candidates:
             if self._is_sound(step):
@@ -144,10 +141,11 @@ class Checkpoints:
 
     def _open_manager(self) -> ocp.CheckpointManager:
         if self._manager is None:
-            best = BestN(get_metric_fn=_val_loss, reverse=True, n=1)
+            val_loss = operator.itemgetter('val_loss')
+            best = BestN(get_metric_fn=val_loss, reverse=True, n=1)
             options = ocp.CheckpointManagerOptions(
                 preservation_policy=AnyPreservationPolicy([LatestN(self._keep), best]),
-                best_fn=_val_loss,  # Without it, metrics are not saved.
+                best_fn=val_loss,  # Without it, metrics are not saved.
                 best_mode='min',
                 cleanup_tmp_directories=True,
                 async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
@@ -185,10 +183,6 @@ class Checkpoints:
             f'or mend the folder, then train again: the run {then}'
             + (f' (all errors: {self._errors.path})' if self._errors.path else '')
         ) from error
-
-
-def _val_loss(metrics: dict) -> float:
-    return metrics['val_loss']
 
 
 def _verify(folder: Path) -> None:
