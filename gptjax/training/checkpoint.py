@@ -19,7 +19,6 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 
 from gptjax.console import Say
 from gptjax.errors import UserError
-from gptjax.files import DamagedError
 from gptjax.text.reading import file_sha256
 from gptjax.thread_errors import ThreadErrors
 from gptjax.training.steps import TrainState
@@ -162,12 +161,9 @@ class Checkpoints:
         (folder / MANIFEST).write_text(json.dumps(_sums(folder), indent=1) + '\n')
 
     def _is_sound(self, step: int) -> bool:
-        try:
-            _verify(self.folder / str(step))
-        except DamagedError as error:
-            self._say(f'Warning: checkpoint {step} in {self.folder} is damaged: {error}')
-            return False
-        return True
+        if damage := _damage(self.folder / str(step)):
+            self._say(f'Warning: checkpoint {step} in {self.folder} is damaged: {damage}')
+        return not damage
 
     def _fail(self, error: Exception) -> NoReturn:
         self._failed = True
@@ -185,22 +181,24 @@ class Checkpoints:
         ) from error
 
 
-def _verify(folder: Path) -> None:
+def _damage(folder: Path) -> str:
+    """What is wrong with the files of a step, in words; empty if they are what was saved."""
     try:
         expected = dict(json.loads((folder / MANIFEST).read_text()))
     except FileNotFoundError:
-        raise DamagedError(f'{MANIFEST} is missing') from None
+        return f'{MANIFEST} is missing'
     except (OSError, ValueError, TypeError) as error:
-        raise DamagedError(f'{MANIFEST} cannot be read ({error})') from None
+        return f'{MANIFEST} cannot be read ({error})'
     try:
         found = _sums(folder)
     except OSError as error:
-        raise DamagedError(f'{error.filename} cannot be read ({error.strerror})') from None
+        return f'{error.filename} cannot be read ({error.strerror})'
     for name in sorted(expected.keys() | found.keys()):
         if name not in found:
-            raise DamagedError(f'{name} is missing')
+            return f'{name} is missing'
         if expected.get(name) != found[name]:
-            raise DamagedError(f'{name} is not what was saved (its SHA-256 differs)')
+            return f'{name} is not what was saved (its SHA-256 differs)'
+    return ''
 
 
 def _sums(folder: Path) -> dict[str, str]:
