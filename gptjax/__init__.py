@@ -4,23 +4,25 @@ run = gptjax.load('runs/char')
 print(run.generate('ROMEO:', max_new_tokens=200, temperature=0.8))
 """
 
+import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from gptjax.errors import UserError
+from gptjax.parallel import devices
 
+if TYPE_CHECKING:
     from gptjax.config import Config
     from gptjax.run import Run
 
 __all__ = ['Config', 'Run', 'load', 'recipe', 'train']
 
 
-def load(workdir: 'str | Path', *, checkpoint: str = 'best') -> 'Run':
+def load(workdir: str | Path, *, checkpoint: str = 'best') -> 'Run':
     """The trained model of a work directory; see `gptjax.run.Run.open`."""
-    from gptjax.parallel import devices
+    devices.tune_cpu()
     from gptjax.run import Run
 
-    devices.tune_cpu()
     return Run.open(workdir, checkpoint=checkpoint)
 
 
@@ -31,17 +33,11 @@ def recipe(name: str) -> 'Config':
     return find(name)
 
 
-def train(config: 'Config', workdir: 'str | Path') -> 'Run':
+def train(config: 'Config', workdir: str | Path) -> 'Run':
     """Trains a work directory, or continues it, and loads its best checkpoint.
 
-    Raises:
-      UserError: something does not fit, or training was stopped before it was finished.
+    Raises UserError if something does not fit, or if training was stopped before it was finished.
     """
-    from pathlib import Path
-
-    from gptjax.errors import UserError
-    from gptjax.parallel import devices
-
     devices.tune_cpu()
     from gptjax.trainer import train_run
 
@@ -53,12 +49,6 @@ def train(config: 'Config', workdir: 'str | Path') -> 'Run':
 
 def __getattr__(name: str) -> type:
     # Imported at their first use, so that `import gptjax` takes no time.
-    if name == 'Run':
-        from gptjax.run import Run
-
-        return Run
-    if name == 'Config':
-        from gptjax.config import Config
-
-        return Config
+    if name in ('Config', 'Run'):
+        return getattr(importlib.import_module(f'gptjax.{name.lower()}'), name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

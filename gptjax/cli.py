@@ -33,12 +33,7 @@ MODES = {
 
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
-    """Defines all flags.
-
-    Args:
-      values: to define them in.
-      argv: the arguments that will be parsed, where ml_collections looks for its overrides.
-    """
+    """Defines all flags; ml_collections looks in `argv` for the overrides of settings."""
     both: dict[str, Any] = {'flag_values': values}
     config_flags.DEFINE_config_file(
         'config', None, 'Recipe or config file, such as char:small or mine.py.', values,

@@ -32,10 +32,7 @@ def run(
 ) -> None:
     """Parses sys.argv into absl's FLAGS, calls main with what is left, and exits with its status.
 
-    Args:
-      main: returns the exit status, or raises UserError.
-      define_flags: called with FLAGS and the checked arguments.
-      usage: printed before the flags in answer to --help.
+    `define_flags` gets FLAGS and the checked arguments; --help prints `usage` and the flags.
     """
 
     def parse(argv: Sequence[str]) -> list[str]:
@@ -80,11 +77,7 @@ def run(
 
 
 def expand_flag_files(argv: Sequence[str]) -> list[str]:
-    """The arguments, with what is in the files of --flagfile in their places.
-
-    Raises:
-      UserError: such a file cannot be read.
-    """
+    """The arguments with the content of each --flagfile; raises UserError if one is unreadable."""
     try:
         return [argv[0], *flags.FLAGS.read_flags_from_files(list(argv[1:]), force_gnu=True)]
     except flags.CantOpenFlagFileError as error:
@@ -97,24 +90,13 @@ def expand_flag_files(argv: Sequence[str]) -> list[str]:
 def check_config_flags(argv: list[str]) -> list[str]:
     """Checks --config and its overrides, and puts --config first, where ml_collections wants it.
 
-    The name of a built-in recipe becomes the path of its file. Of several --config, the last one
-    counts, as of any flag.
-
-    Raises:
-      UserError: there is neither file nor recipe, or an override names no setting.
+    The name of a built-in recipe becomes the path of its file. Raises UserError where there is
+    neither file nor recipe, or an override names no setting.
     """
-    started_as, *args = argv
-    config, rest = None, []
-    while args:
-        arg = args.pop(0)
-        name, _, value = arg.lstrip('-').partition('=')
-        if not arg.startswith('-') or name != 'config':
-            rest.append(arg)
-        elif '=' in arg or args:
-            config = value if '=' in arg else args.pop(0)
-    if config is None:
+    configs, rest = _take(argv[1:], 'config')
+    if not configs:
         raise UserError(f'--config is missing; try --config={_known_configs("configs/")[0]}')
-    name, colon, argument = config.partition(':')
+    name, colon, argument = configs[-1].partition(':')  # The last one counts, as of any flag.
     path = name
     if not _can_be_read(path) and Path(name).name == name:
         path = str(recipes.folder() / f'{name}.py')
@@ -130,7 +112,7 @@ def check_config_flags(argv: list[str]) -> list[str]:
         if override and f'--config.{override[1]}' not in known:
             setting = arg.split('=')[0]
             raise UserError(f'unknown setting {setting}; {nearest_knob(setting, known)}')
-    return [started_as, f'--config={path}{colon}{argument}', *rest]
+    return [argv[0], f'--config={path}{colon}{argument}', *rest]
 
 
 def program(argv: Sequence[str]) -> str:
@@ -141,13 +123,7 @@ def program(argv: Sequence[str]) -> str:
 def command_to_repeat(argv: Sequence[str]) -> str:
     """The command line without what one would change next: its mode, prompts and output."""
     changing = ('mode', 'prompt', 'prompt_file', 'json', 'nojson', 'source', 'target', 'html')
-    kept, args = [], list(argv[1:])
-    while args:
-        arg = args.pop(0)
-        if not arg.startswith('-') or arg.lstrip('-').partition('=')[0] not in changing:
-            kept.append(arg)
-        elif '=' not in arg and not arg.endswith('json') and args:
-            args.pop(0)  # Its value.
+    _, kept = _take(argv[1:], *changing)
     return shlex.join([*program(argv).split(), *kept])
 
 
@@ -164,10 +140,8 @@ def with_flags(message: str) -> str:
 def read_prompts(prompts: Sequence[str], prompt_file: str | None) -> tuple[str, ...]:
     """All prompts: those of the flag, then the lines of the file (- is standard input).
 
-    Empty lines are among them: what they mean depends on the task.
-
-    Raises:
-      UserError: the file cannot be read, is not UTF-8 or holds no prompt.
+    Empty lines are among them: what they mean depends on the task. Raises UserError if the file
+    cannot be read, is not UTF-8 or holds no prompt.
     """
     if prompt_file is None:
         return tuple(prompts)
@@ -176,18 +150,17 @@ def read_prompts(prompts: Sequence[str], prompt_file: str | None) -> tuple[str, 
             raise UserError('--prompt_file=- needs a standard input; it is closed')
         source = sys.stdin.fileno() if prompt_file == '-' else prompt_file
         with open(source, encoding='utf-8-sig', newline='\n') as file:
-            text = file.read()
+            # Unlike splitlines(), this cuts at line feeds alone, and not at form feeds too.
+            lines = [line.rstrip('\r\n') for line in file]
     except OSError as error:
         raise UserError(f'cannot read --prompt_file={prompt_file}: {error.strerror}') from None
     except UnicodeDecodeError as error:
         raise UserError(
             f'--prompt_file={prompt_file} is not UTF-8 at byte {error.start}; convert it with iconv'
         ) from None
-    # Not splitlines(), which cuts at form feeds and other rarities too.
-    lines = [line.rstrip('\r') for line in text.split('\n')]
     if not any(lines):
         raise UserError(f'--prompt_file={prompt_file} holds no prompt; write one on each line')
-    return (*prompts, *(lines if lines[-1] else lines[:-1]))
+    return (*prompts, *lines)
 
 
 def check_workdir(workdir: str) -> None:
@@ -202,6 +175,21 @@ def default_workdir(config: str) -> str:
     """runs/<name of the config file>[-<argument>]."""
     path, _, argument = config.partition(':')
     return os.path.join('runs', Path(path).stem + (f'-{argument}' if argument else ''))
+
+
+def _take(args: Sequence[str], *names: str) -> tuple[list[str], list[str]]:
+    """(values of the flags of these names, all other arguments)."""
+    values, rest, args = [], [], list(args)
+    while args:
+        arg = args.pop(0)
+        name, equals, value = arg.lstrip('-').partition('=')
+        if not arg.startswith('-') or name not in names:
+            rest.append(arg)
+        elif equals:
+            values.append(value)
+        elif args and not name.endswith('json'):  # That one is a switch without a value.
+            values.append(args.pop(0))
+    return values, rest
 
 
 def _can_be_read(path: str) -> bool:

@@ -7,11 +7,7 @@ from gptjax.errors import UserError
 
 
 def need(module: str, extra: str) -> ModuleType:
-    """Imports a module of an extra of ours.
-
-    Raises:
-      UserError: it is not installed; says how to install it.
-    """
+    """Imports a module of an extra; raises UserError, with the remedy, if it is not installed."""
     try:
         return importlib.import_module(module)
     except ImportError:

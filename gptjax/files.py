@@ -12,11 +12,7 @@ class DamagedError(Exception):
 
 
 def read_object(path: Path, **kinds: type) -> dict[str, Any]:
-    """The JSON object in a file, which has values of these types under these names.
-
-    Raises:
-      DamagedError: it has not, or cannot be read.
-    """
+    """The JSON object in a file, with values of these types under these names, or DamagedError."""
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
     except (OSError, ValueError) as error:

@@ -30,10 +30,7 @@ class DamagedRunError(UserError):
 def save(write: Callable[[Path], None], workdir: Path, *, keep: bool = False) -> None:
     """Writes the files of a task into a work directory, and their sums into the manifest.
 
-    Args:
-      write: writes these files into a folder, as a task's `save`.
-      workdir: exists.
-      keep: leave the files of these names as they are, and only note their sums.
+    `write` writes them into a folder; with `keep` those that are there stay as they are.
     """
     folder = workdir / '.saving'
     shutil.rmtree(folder, ignore_errors=True)  # Of a process that was killed.
@@ -68,11 +65,7 @@ def exists(workdir: Path) -> bool:
 
 
 def check(workdir: Path) -> None:
-    """Compares all files with the manifest, if there is one.
-
-    Raises:
-      DamagedRunError: a file is missing, or is not what was saved.
-    """
+    """Compares all files with the manifest, if there is one; raises DamagedRunError."""
     for name, accepted in _read(workdir).items() if exists(workdir) else ():
         path = workdir / name
         try:

@@ -14,11 +14,7 @@ def folder() -> Path:
 
 
 def find(name: str) -> Config:
-    """The configuration of a recipe and its argument, such as 'char:small'.
-
-    Raises:
-      UserError: there is no such recipe.
-    """
+    """The configuration of a recipe, such as 'char:small'; raises UserError if there is none."""
     stem, _, argument = name.partition(':')
     path = folder() / f'{stem}.py'
     if not path.is_file():

@@ -38,13 +38,9 @@ class Run:
     ) -> 'Run':
         """Loads a run from what is in its work directory alone.
 
-        Args:
-          workdir: as training or importing left it.
-          checkpoint: 'best', by validation loss, or 'latest'.
-          asked: a configuration whose sampling sections are used instead of the run's.
-
-        Raises:
-          UserError: there is no trained model, a file is damaged, or a knob has no effect.
+        The checkpoint is the 'best' by validation loss, or the 'latest'. With `asked`, the sampling
+        sections of that configuration are used instead of the run's. Raises UserError if there is
+        no trained model, a file is damaged or a knob has no effect.
         """
         workdir = Path(workdir)
         if not run_files.is_trained(workdir):
@@ -60,13 +56,8 @@ class Run:
     def generate(self, prompt: str | Sequence[str] = '', **sampling: Any) -> str | list[str]:
         """Continues a prompt (or translates it); the prompt is not part of what comes back.
 
-        Args:
-          prompt: a text, or several.
-          sampling: knobs of `sample`, such as max_new_tokens=200, temperature=0.8 or seed=1.
-
-        Returns:
-          A text; a list of texts for several prompts or with num_samples, rows of a prompt side by
-          side.
+        `sampling` has knobs of `sample`, such as max_new_tokens=200, temperature=0.8 or seed=1.
+        Returns a list for several prompts or with num_samples, rows of a prompt side by side.
         """
         prompts = [prompt] if isinstance(prompt, str) else prompt
         texts = whole_texts(self.stream(prompts, **sampling))
@@ -79,9 +70,7 @@ class Run:
             raise UserError(f'sample.{unknown[0]} is unknown; {nearest(unknown[0], names)}')
         config = dataclasses.replace(self.config.sample, **sampling)
         # Only what is asked for now: older versions kept knobs without an effect in their runs.
-        asked = Config(
-            task=self.config.task, sample=dataclasses.replace(SampleConfig(), **sampling)
-        )
+        asked = Config(task=self.config.task, sample=SampleConfig(**sampling))
         tasks.refuse_unread(asked, self.task.reads, ('sample',))
         return self.task.stream(self.params, self.task.prompts(prompts), config)
 

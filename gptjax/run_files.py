@@ -34,11 +34,8 @@ def save(
 ) -> None:
     """Writes all files of a run besides its checkpoints, with their sums.
 
-    Args:
-      config: the resolved configuration.
-      write: writes the files of the task into a folder.
-      workdir: exists.
-      continues: only the configuration is new, and the sums where there are none.
+    `write` writes the files of the task into a folder. For a run that continues only the
+    configuration is new, and the sums where there are none.
     """
     if not (continues and manifest.exists(workdir)):
         manifest.save(write, workdir, keep=continues)
@@ -46,11 +43,7 @@ def save(
 
 
 def load_config(workdir: Path) -> Config:
-    """The configuration of the run in a work directory, all files of which are as they were saved.
-
-    Raises:
-      UserError: it cannot be read, or a file is damaged.
-    """
+    """The configuration of a run; raises UserError if it is unreadable or any file is damaged."""
     path = config_path(workdir)
     if path.exists():
         manifest.check(workdir)
@@ -66,10 +59,9 @@ def load_config(workdir: Path) -> Config:
 
 
 def restore(task: Learner, workdir: Path, which: str, layout: Layout) -> tuple[int, TrainState]:
-    """The step and state of the 'best' or the 'latest' checkpoint of a run.
+    """The step and state of the 'best' or the 'latest' sound checkpoint of a run.
 
-    Raises:
-      UserError: there is none, or none is sound, or it does not fit the task.
+    Raises UserError if there is none, or if it does not fit the task.
     """
     saved = checkpoints(workdir)
     order = saved.best_first() if which == 'best' else saved.saved()

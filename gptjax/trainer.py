@@ -22,12 +22,8 @@ from gptjax.training.metrics import read_metrics
 def train_run(config: Config, workdir: Path) -> Outcome | None:
     """Trains a work directory, or continues it from its last checkpoint, and draws loss.png.
 
-    Returns:
-      How it ended; None if the run was finished before.
-
-    Raises:
-      UserError: a knob or the data does not fit, the directory holds another run or is in use, or
-        training failed.
+    Returns how it ended; None if the run was finished before. Raises UserError if a knob or the
+    data does not fit, the directory holds another run or is in use, or training failed.
     """
     exists = run_files.config_path(workdir).exists()
     if exists and config.train.resume == 'never':
@@ -98,12 +94,12 @@ def _require_same(task: Task, workdir: Path) -> None:
     now = task.fingerprint()
     differing = [
         f'{name} was {before.get(name)} and is {now.get(name)}'
-        for name in before.keys() | now.keys()
+        for name in sorted(before.keys() | now.keys())
         if before.get(name) != now.get(name)
     ]
     if differing:
         raise UserError(
-            f'{workdir} cannot be continued: {"; ".join(sorted(differing))}. '
+            f'{workdir} cannot be continued: {"; ".join(differing)}. '
             'Use the old settings, or another work directory'
         )
 

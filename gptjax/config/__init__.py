@@ -18,7 +18,7 @@ from gptjax.config.data import DataConfig
 from gptjax.config.gan import GanConfig, GanSamplingConfig
 from gptjax.config.model import ModelConfig
 from gptjax.config.sample import BenchConfig, SampleConfig
-from gptjax.config.schema import build, check_bounds, knob
+from gptjax.config.schema import Section, build, knob
 from gptjax.config.train import MeshConfig, TrainConfig
 from gptjax.config.translation import TranslationConfig
 from gptjax.errors import UserError
@@ -28,7 +28,7 @@ USE = ('sample', 'gan_sampling')
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Section):
     """The whole configuration of a run; hashable, and the content of config.json."""
 
     name: str = knob('custom', 'name of the recipe, shown in messages')
@@ -43,9 +43,6 @@ class Config:
     gan: GanConfig = dataclasses.field(default_factory=GanConfig)
     gan_sampling: GanSamplingConfig = dataclasses.field(default_factory=GanSamplingConfig)
 
-    def __post_init__(self) -> None:
-        check_bounds(self)
-
 
 def default_config() -> ml_collections.ConfigDict:
     """All knobs at their defaults, for a config file to override."""
@@ -55,8 +52,7 @@ def default_config() -> ml_collections.ConfigDict:
 def from_config_dict(values: Mapping[str, Any] | ml_collections.ConfigDict) -> Config:
     """The dataclass of a ConfigDict or of parsed JSON; what is not there has its default.
 
-    Raises:
-      UserError: a key is unknown or of the wrong type, or a value is out of bounds.
+    Raises UserError if a key is unknown or of the wrong type, or a value is out of bounds.
     """
     if isinstance(values, ml_collections.ConfigDict):
         values = values.to_dict()
@@ -65,7 +61,7 @@ def from_config_dict(values: Mapping[str, Any] | ml_collections.ConfigDict) -> C
             f'a configuration is a ConfigDict or a mapping, not {values!r}; '
             'let get_config() return what default_config() gave, with its changes'
         )
-    return build(Config, values, '')
+    return build(Config, values)
 
 
 def with_use(trained: Config, asked: Config) -> Config:

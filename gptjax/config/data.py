@@ -2,12 +2,12 @@
 
 import dataclasses
 
-from gptjax.config.schema import check_bounds, knob
+from gptjax.config.schema import Section, knob
 from gptjax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Section):
     """Source of the text, its tokenizer, and the split."""
 
     corpus: str = knob('shakespeare', 'name of a built-in corpus; unused if data.path is set')
@@ -29,19 +29,13 @@ class DataConfig:
     )
     min_count: int = knob(1, 'occurrences below which a word becomes <UNKNOWN>', low=1)
     vocab_order: str = knob(
-        'frequency',
-        'words kept in a limited vocabulary',
-        choices=('frequency', 'appearance'),
+        'frequency', 'words kept in a limited vocabulary', choices=('frequency', 'appearance')
     )
-    order: str = knob(
-        'random',
-        'order of training windows',
-        choices=('random', 'consecutive'),
-    )
+    order: str = knob('random', 'order of training windows', choices=('random', 'consecutive'))
     cache_dir: str = knob('', 'folder of downloads and token files; empty: ~/.cache/gptjax')
 
     def __post_init__(self) -> None:
-        check_bounds(self)
+        super().__post_init__()
         if self.val_path and not self.path:
             raise UserError(
                 f'data.val_path={self.val_path} needs a training text of your own beside it; '

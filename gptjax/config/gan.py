@@ -2,12 +2,12 @@
 
 import dataclasses
 
-from gptjax.config.schema import check_bounds, knob
+from gptjax.config.schema import Section, knob
 from gptjax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class GanConfig:
+class GanConfig(Section):
     """The two networks and their training; widths and heads of both are those of `model`."""
 
     # The sentences.
@@ -27,11 +27,7 @@ class GanConfig:
         'noise distribution: N(0, 1), U(-1, 1), or N(0, 1) truncated at 2',
         choices=('normal', 'uniform', 'truncated'),
     )
-    noise_width: str = knob(
-        'full',
-        'numbers of noise at a position',
-        choices=('full', 'one'),
-    )
+    noise_width: str = knob('full', 'numbers of noise at a position', choices=('full', 'one'))
     n_mapping: int = knob(4, 'linear layers of the mapping from noise to style w', low=1, high=1000)
     n_noise_layer: int = knob(1, 'generator blocks with noise and style w', low=0, high=1000)
     n_plain_layer: int = knob(1, 'plain blocks after the noise blocks', low=0, high=1000)
@@ -84,14 +80,11 @@ class GanConfig:
         below=1.0,
     )
     diffusion_target: float = knob(
-        0.6,
-        'overconfidence of the critic that sets the noise',
-        low=0.0,
-        below=1.0,
+        0.6, 'overconfidence of the critic that sets the noise', low=0.0, below=1.0
     )
 
     def __post_init__(self) -> None:
-        check_bounds(self)
+        super().__post_init__()
         if self.min_words > self.max_words:
             raise UserError(
                 f'gan.min_words={self.min_words} is above gan.max_words={self.max_words}; '
@@ -110,7 +103,7 @@ class GanConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class GanSamplingConfig:
+class GanSamplingConfig(Section):
     """Sampling and evaluation of a trained generator; each command may set them anew."""
 
     style: str = knob(
@@ -120,6 +113,3 @@ class GanSamplingConfig:
     )
     samples: int = knob(1000, 'sentences drawn for an evaluation', low=2, high=10**6)
     judge: str = knob('', 'work directory of a word-level language model that computes perplexity')
-
-    def __post_init__(self) -> None:
-        check_bounds(self)

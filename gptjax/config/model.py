@@ -2,12 +2,12 @@
 
 import dataclasses
 
-from gptjax.config.schema import check_bounds, knob
+from gptjax.config.schema import Section, knob
 from gptjax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Section):
     """The architecture. A run with other values here is another model."""
 
     kind: str = knob('decoder', 'Transformer, or table of bigrams', choices=('decoder', 'bigram'))
@@ -27,9 +27,7 @@ class ModelConfig:
         choices=('before', 'after', 'branch'),
     )
     activation: str = knob(
-        'relu2',
-        'feed-forward activation',
-        choices=('gelu', 'gelu_exact', 'relu', 'relu2'),
+        'relu2', 'feed-forward activation', choices=('gelu', 'gelu_exact', 'relu', 'relu2')
     )
     qk_norm: bool = knob(True, 'RMS normalisation of queries and keys, without a scale')
     bias: bool = knob(False, 'biases in the linear layers and the layer norms')
@@ -44,10 +42,7 @@ class ModelConfig:
         choices=('auto', 'xla', 'cudnn'),
     )
     ngram: int = knob(
-        1,
-        'longest n-gram of preceding tokens with an embedding of its own; 1: none',
-        low=1,
-        high=8,
+        1, 'longest n-gram of preceding tokens with an embedding of its own; 1: none', low=1, high=8
     )
     ngram_rows: int = knob(2**13, 'rows of the hash table of each n-gram length', low=2, high=2**24)
     scale_embedding: bool = knob(False, 'multiplication of token embeddings by sqrt(model.n_embd)')
@@ -64,7 +59,7 @@ class ModelConfig:
     )
 
     def __post_init__(self) -> None:
-        check_bounds(self)
+        super().__post_init__()
         width, heads = self.n_embd, self.n_head
         if width % heads:
             raise UserError(

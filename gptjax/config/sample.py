@@ -2,12 +2,12 @@
 
 import dataclasses
 
-from gptjax.config.schema import check_bounds, knob
+from gptjax.config.schema import Section, knob
 from gptjax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class SampleConfig:
+class SampleConfig(Section):
     """How text is generated from a trained model."""
 
     max_new_tokens: int = knob(500, 'tokens to generate', low=1)
@@ -37,7 +37,7 @@ class SampleConfig:
     checkpoint: str = knob('best', 'checkpoint to load', choices=('best', 'latest'))
 
     def __post_init__(self) -> None:
-        check_bounds(self)
+        super().__post_init__()
         if '' in self.stop:
             raise UserError('sample.stop has an empty string, which ends every text; remove it')
         if 1 < self.beam < self.num_samples:
@@ -48,13 +48,10 @@ class SampleConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class BenchConfig:
+class BenchConfig(Section):
     """What --mode=bench measures, and for how long."""
 
     rounds: int = knob(7, 'turns of each system', low=2)
     turn_s: float = knob(1.0, 'approximate seconds of a turn', above=0.0)
     batch_size: int = knob(64, 'texts generated at once, measured besides a single text', low=2)
     torch_compile: bool = knob(True, 'measurement of torch.compile besides eager PyTorch')
-
-    def __post_init__(self) -> None:
-        check_bounds(self)

@@ -1,66 +1,62 @@
 """Frozen dataclasses with bounds: what `gptjax/config/` is written in.
 
-A field made by `knob` carries its bounds and its meaning; `check_bounds` enforces them, `build`
-makes the dataclass of nested mappings, `flatten` lists the dotted names.
+A field made by `knob` carries its bounds and its meaning; `Section` enforces them, `build` makes
+the dataclass of nested mappings, `flatten` lists the dotted names.
 """
 
 import dataclasses
 import math
+import operator
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from gptjax.errors import UserError, nearest
 
 LARGEST_INT = 2**31 - 1  # JAX counts in int32
 
+# Bound -> what holds of a value within it, and how a message says so. NaN is within none.
+BOUNDS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
+    'low': (operator.ge, 'at least'),
+    'above': (operator.gt, 'above'),
+    'high': (operator.le, 'at most'),
+    'below': (operator.lt, 'below'),
+}
 
-def knob(
-    default: Any,
-    meaning: str,
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    choices: tuple[str, ...] | None = None,
-) -> Any:
+
+def knob(default: Any, meaning: str, *, choices: tuple[str, ...] = (), **bounds: float) -> Any:
     """A dataclass field with its bounds: low <= value <= high, above < value < below."""
-    bounds = {'low': low, 'high': high, 'above': above, 'below': below, 'choices': choices}
-    return dataclasses.field(default=default, metadata={'meaning': meaning, **bounds})
+    metadata = {'meaning': meaning, 'choices': choices, **bounds}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
-def check_bounds(config: Any) -> None:
-    """Raises UserError for the first field whose value is outside its bounds."""
-    words = re.findall('[A-Z][a-z]*', type(config).__name__.removesuffix('Config'))
-    section = '_'.join(words).lower() + '.' if words else ''
-    for field in dataclasses.fields(config):
-        value, bounds = getattr(config, field.name), field.metadata
-        if not bounds:
-            continue
-        name = section + field.name
-        if bounds['choices'] and value not in bounds['choices']:
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A dataclass of knobs, whose values are checked when it is made."""
+
+    def __post_init__(self) -> None:
+        words = re.findall('[A-Z][a-z]*', type(self).__name__.removesuffix('Config'))
+        prefix = '_'.join(words).lower() + '.' if words else ''
+        for field in dataclasses.fields(self):
+            if field.metadata:
+                _check(prefix + field.name, getattr(self, field.name), **field.metadata)
+
+
+def _check(name: str, value: Any, meaning: str, choices: tuple, **bounds: float) -> None:
+    if choices and value not in choices:
+        raise UserError(
+            f'{name}={value!r} is not one of {", ".join(choices)}; set {name} to one of these'
+        )
+    for bound, limit in bounds.items():
+        is_within, relation = BOUNDS[bound]
+        if not is_within(value, limit):
             raise UserError(
-                f'{name}={value!r} is not one of {", ".join(bounds["choices"])}; '
-                f'set {name} to one of these'
+                f'{name}={value} must be {relation} {limit} ({meaning}); set {name} accordingly'
             )
-        for bound, holds, relation in (
-            ('low', lambda v, b: v >= b, 'at least'),
-            ('above', lambda v, b: v > b, 'above'),
-            ('high', lambda v, b: v <= b, 'at most'),
-            ('below', lambda v, b: v < b, 'below'),
-        ):
-            limit = bounds[bound]
-            # `not holds` rather than the opposite comparison: NaN fails every bound.
-            if limit is not None and not holds(value, limit):
-                raise UserError(
-                    f'{name}={value} must be {relation} {limit} ({bounds["meaning"]}); '
-                    f'set {name} accordingly'
-                )
-        if isinstance(value, int) and abs(value) > LARGEST_INT:
-            raise UserError(f'{name}={value} must be at most {LARGEST_INT}; set it lower')
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f'{name}={value} must be finite; set {name} accordingly')
+    if isinstance(value, int) and abs(value) > LARGEST_INT:
+        raise UserError(f'{name}={value} must be at most {LARGEST_INT}; set it lower')
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f'{name}={value} must be finite; set {name} accordingly')
 
 
 def flatten(config: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
@@ -73,25 +69,21 @@ def flatten(config: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
             yield prefix + field.name, value
 
 
-def build(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
-    fields = {field.name: field for field in dataclasses.fields(cls)}
+def build(cls: type, values: Mapping[str, Any], prefix: str = '') -> Any:
+    """A dataclass from nested mappings; raises UserError for unknown keys and wrong types."""
+    kinds = {field.name: field.type for field in dataclasses.fields(cls)}
     for key in values:
-        if key not in fields:
-            known = [prefix + name for name in fields]
+        if key not in kinds:
+            known = [prefix + name for name in kinds]
             raise UserError(f'unknown configuration key {prefix}{key}; {nearest(key, known)}')
-    parsed = {}
-    for name, value in values.items():
-        kind: Any = fields[name].type
-        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-            if not isinstance(value, Mapping):
-                raise UserError(f'{prefix}{name}={value!r} is not a group of knobs')
-            parsed[name] = build(kind, value, f'{prefix}{name}.')
-        else:
-            parsed[name] = _as_type(kind, value, prefix + name)
-    return cls(**parsed)
+    return cls(**{key: _as_type(kinds[key], value, prefix + key) for key, value in values.items()})
 
 
-def _as_type(kind: type, value: Any, name: str) -> Any:
+def _as_type(kind: Any, value: Any, name: str) -> Any:
+    if isinstance(kind, type) and issubclass(kind, Section):
+        if isinstance(value, Mapping):
+            return build(kind, value, f'{name}.')
+        raise UserError(f'{name}={value!r} is not a group of knobs')
     if kind == tuple[str, ...]:
         if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
             return tuple(value)

@@ -3,12 +3,12 @@
 import dataclasses
 import math
 
-from gptjax.config.schema import check_bounds, knob
+from gptjax.config.schema import Section, knob
 from gptjax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Section):
     """Optimisation, evaluation and checkpoints."""
 
     steps: int = knob(2000, 'optimizer steps', low=1)
@@ -43,7 +43,7 @@ class TrainConfig:
     )
 
     def __post_init__(self) -> None:
-        check_bounds(self)
+        super().__post_init__()
         if self.batch_size % self.accumulate:
             raise UserError(
                 f'train.batch_size={self.batch_size} is not divisible by '
@@ -69,12 +69,9 @@ class TrainConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class MeshConfig:
+class MeshConfig(Section):
     """The device mesh; the product of its sizes is the number of devices used."""
 
     data: int = knob(0, 'copies of the model, which share the batch; 0: all that fit', low=0)
     fsdp: int = knob(1, 'shards in which parameters are stored', low=1)
     tensor: int = knob(1, 'shards into which each matrix product is split', low=1)
-
-    def __post_init__(self) -> None:
-        check_bounds(self)

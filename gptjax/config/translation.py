@@ -2,12 +2,12 @@
 
 import dataclasses
 
-from gptjax.config.schema import check_bounds, knob
+from gptjax.config.schema import Section, knob
 from gptjax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class TranslationConfig:
+class TranslationConfig(Section):
     """What translation needs besides the settings of model, data and training."""
 
     target_path: str = knob(
@@ -23,7 +23,7 @@ class TranslationConfig:
     label_smoothing: float = knob(0.0, 'share of each target spread evenly', low=0.0, below=1.0)
 
     def __post_init__(self) -> None:
-        check_bounds(self)
+        super().__post_init__()
         if self.copy and not self.shared_vocab:
             raise UserError(
                 'translation.copy=True needs one vocabulary for both languages; '

@@ -4,7 +4,7 @@ Their linear maps (`Conv1D`) are (inputs, outputs) as ours are; theirs has queri
 side by side in one matrix.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ Arrays = dict[str, np.ndarray]
 # Our activation -> theirs. Theirs have several names for the tanh GELU.
 ACTIVATIONS = {'gelu': 'gelu_new', 'gelu_exact': 'gelu', 'relu': 'relu', 'relu2': 'relu2'}
 SAME_AS = {'gelu_pytorch_tanh': 'gelu_new', 'gelu_fast': 'gelu_new'}
+SIZES = {'block_size': 'n_positions', 'n_layer': 'n_layer', 'n_head': 'n_head', 'n_embd': 'n_embd'}
 EPSILON = 1e-5  # of our layer norm
 
 
@@ -34,19 +35,17 @@ def table(config: ModelConfig) -> Iterator[Entry]:
     yield Entry('wte.weight', ('embed.embedding',))
     yield Entry('wpe.weight', ('embed_pos.embedding',))
     for i in range(config.n_layer):
-        ours, theirs = f'block_{i}', f'h.{i}'
-        heads = tuple(f'{ours}.attn.{name}' for name in ('query', 'key', 'value'))
-        for name, modules in (
-            ('attn.c_attn', heads),
-            ('attn.c_proj', (f'{ours}.attn.out',)),
-            ('mlp.c_fc', (f'{ours}.mlp.up',)),
-            ('mlp.c_proj', (f'{ours}.mlp.down',)),
+        for theirs, weight, *ours in (
+            ('ln_1', 'scale', 'norm_attn'),
+            ('attn.c_attn', 'kernel', 'attn.query', 'attn.key', 'attn.value'),
+            ('attn.c_proj', 'kernel', 'attn.out'),
+            ('ln_2', 'scale', 'norm_mlp'),
+            ('mlp.c_fc', 'kernel', 'mlp.up'),
+            ('mlp.c_proj', 'kernel', 'mlp.down'),
         ):
-            yield Entry(f'{theirs}.{name}.weight', tuple(f'{m}.kernel' for m in modules))
-            yield Entry(f'{theirs}.{name}.bias', tuple(f'{m}.bias' for m in modules))
-        for name, module in (('ln_1', f'{ours}.norm_attn'), ('ln_2', f'{ours}.norm_mlp')):
-            yield Entry(f'{theirs}.{name}.weight', (f'{module}.scale',))
-            yield Entry(f'{theirs}.{name}.bias', (f'{module}.bias',))
+            for name, kind in (('weight', weight), ('bias', 'bias')):
+                names = tuple(f'block_{i}.{module}.{kind}' for module in ours)
+                yield Entry(f'h.{i}.{theirs}.{name}', names)
     yield Entry('ln_f.weight', ('norm_final.scale',))
     yield Entry('ln_f.bias', ('norm_final.bias',))
     if not config.tied_head:
@@ -54,27 +53,32 @@ def table(config: ModelConfig) -> Iterator[Entry]:
 
 
 def to_ours(theirs: Arrays, config: ModelConfig, shapes: dict[str, tuple[int, ...]]) -> Arrays:
-    """Our parameters, by dotted names, in float32.
+    """Our parameters by dotted names, of these shapes, in float32.
 
-    Args:
-      theirs: all arrays of their files.
-      config: as `config_to_ours` gave it.
-      shapes: of our parameters.
-
-    Raises:
-      UserError: lists every array that is missing, is not known, or has another shape.
+    Raises UserError, which lists every array that is missing, is not known or has another shape.
     """
-    theirs = {name.removeprefix('transformer.'): array for name, array in theirs.items()}
-    entries = list(table(config))
-    wrong = [
-        f'{entry.theirs} is {list(theirs[entry.theirs].shape)} and not {list(shape)}'
-        for entry in entries
-        if entry.theirs in theirs
-        and theirs[entry.theirs].shape != (shape := _their_shape(entry, shapes))
+    expected = {entry.theirs: _their_shape(entry, shapes) for entry in table(config)}
+    # Masks are no parameters, and a tied head is the embedding again.
+    ignored = ('.attn.bias', '.attn.masked_bias', *(('lm_head.weight',) * config.tied_head))
+    theirs = {
+        name.removeprefix('transformer.'): array
+        for name, array in theirs.items()
+        if not name.endswith(ignored)
+    }
+    problems = [f'{name} is missing' for name in sorted(expected.keys() - theirs.keys())]
+    problems += [f'{name} is not known' for name in sorted(theirs.keys() - expected.keys())]
+    problems += [
+        f'{name} is {list(theirs[name].shape)} and not {list(shape)}'
+        for name, shape in expected.items()
+        if name in theirs and theirs[name].shape != shape
     ]
-    _compare({entry.theirs for entry in entries}, set(filter(_matters(config), theirs)), wrong)
+    if problems:
+        raise UserError(
+            f'the weights do not fit their config.json: {"; ".join(problems)}; '
+            'get all files of one model again'
+        )
     ours = {}
-    for entry in entries:
+    for entry in table(config):
         array = np.asarray(theirs[entry.theirs], np.float32)
         array = array.T if entry.transposed else array
         for name, part in zip(entry.ours, np.split(array, len(entry.ours), -1), strict=True):
@@ -91,8 +95,11 @@ def to_theirs(ours: Arrays, config: ModelConfig, vocab_size: int) -> Arrays:
         ours['head.kernel'] = ours['head.kernel'][:, :vocab_size]
     theirs = {}
     for entry in table(config):
-        parts = [_as_theirs(name, ours) for name in entry.ours]
-        array = np.concatenate(parts, -1)
+        if entry.ours[0] in ours:
+            parts = [ours[name].reshape(_matrix(name, ours[name].shape)) for name in entry.ours]
+            array = np.concatenate(parts, -1)
+        else:  # With config.bias=False: zeros, one for each column of the weight before.
+            array = np.zeros(array.shape[-1], np.float32)
         prefix = '' if entry.theirs.startswith('lm_head') else 'transformer.'
         array = array.T if entry.transposed else array
         theirs[prefix + entry.theirs] = np.ascontiguousarray(array)
@@ -102,8 +109,7 @@ def to_theirs(ours: Arrays, config: ModelConfig, vocab_size: int) -> Arrays:
 def config_to_ours(theirs: dict[str, Any]) -> dict[str, Any]:
     """The model knobs of a Hugging Face `config.json`.
 
-    Raises:
-      UserError: it is no GPT-2, or has an option that our decoder lacks.
+    Raises UserError if it is no GPT-2, or has an option that our decoder lacks.
     """
     if theirs.get('model_type') != 'gpt2':
         raise UserError(
@@ -131,20 +137,18 @@ def config_to_ours(theirs: dict[str, Any]) -> dict[str, Any]:
             f'it has {", ".join(names)}'
         )
     try:
-        return {
-            'block_size': theirs['n_positions'],
-            'n_layer': theirs['n_layer'],
-            'n_head': theirs['n_head'],
-            'n_embd': theirs['n_embd'],
-            'n_hidden': theirs.get('n_inner') or 0,
-            'activation': names[activation],
-            'tied_head': theirs.get('tie_word_embeddings', True),
-            'dropout': 0.0,
-            **REQUIRED,
-            'bias': True,
-        }
+        sizes = {ours: theirs[name] for ours, name in SIZES.items()}
     except KeyError as error:
         raise UserError(f'config.json lacks {error}; is it that of a GPT-2?') from None
+    return {
+        **sizes,
+        **REQUIRED,
+        'n_hidden': theirs.get('n_inner') or 0,
+        'activation': names[activation],
+        'tied_head': theirs.get('tie_word_embeddings', True),
+        'dropout': 0.0,
+        'bias': True,
+    }
 
 
 # What GPT-2's architecture fixes. Other values of these cannot be exported.
@@ -170,11 +174,7 @@ def lacking(config: ModelConfig) -> list[str]:
 
 
 def config_to_theirs(config: ModelConfig, vocab_size: int, end: int | None) -> dict[str, Any]:
-    """The `config.json` of an exported model.
-
-    Raises:
-      UserError: names the options that GPT-2 lacks.
-    """
+    """The `config.json` of an exported model. Raises UserError for options that GPT-2 lacks."""
     if differing := lacking(config):
         raise UserError(
             f"GPT-2 cannot express {', '.join(differing)}; train with GPT-2's options, "
@@ -184,10 +184,7 @@ def config_to_theirs(config: ModelConfig, vocab_size: int, end: int | None) -> d
         'architectures': ['GPT2LMHeadModel'],
         'model_type': 'gpt2',
         'vocab_size': vocab_size,
-        'n_positions': config.block_size,
-        'n_embd': config.n_embd,
-        'n_layer': config.n_layer,
-        'n_head': config.n_head,
+        **{name: getattr(config, ours) for ours, name in SIZES.items()},
         'n_inner': config.n_hidden or None,
         'activation_function': ACTIVATIONS[config.activation],
         'layer_norm_epsilon': EPSILON,
@@ -196,12 +193,6 @@ def config_to_theirs(config: ModelConfig, vocab_size: int, end: int | None) -> d
         **dict.fromkeys(('bos_token_id', 'eos_token_id'), end),
         'torch_dtype': 'float32',
     }
-
-
-def _matters(config: ModelConfig) -> Callable[[str], bool]:
-    """Which of their names hold parameters: masks and a head that is tied do not."""
-    ignored = ('.attn.bias', '.attn.masked_bias', *(('lm_head.weight',) * config.tied_head))
-    return lambda name: not name.endswith(ignored)
 
 
 def _their_shape(entry: Entry, shapes: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
@@ -216,25 +207,3 @@ def _matrix(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     if kind == 'kernel':
         return matrix_shape(module, shape)
     return shape if kind == 'embedding' else (int(np.prod(shape)),)
-
-
-def _as_theirs(name: str, ours: Arrays) -> np.ndarray:
-    if name in ours:
-        return ours[name].reshape(_matrix(name, ours[name].shape))
-    assert name.endswith('.bias'), name  # config.bias is False.
-    sibling = ours.get(name.removesuffix('bias') + 'kernel')
-    if sibling is None:
-        sibling = ours[name.removesuffix('bias') + 'scale']
-        return np.zeros(sibling.shape, np.float32)
-    return np.zeros(_matrix(name.removesuffix('bias') + 'kernel', sibling.shape)[-1:], np.float32)
-
-
-def _compare(expected: set[str], found: set[str], wrong: list[str]) -> None:
-    problems = [f'{name} is missing' for name in sorted(expected - found)]
-    problems += [f'{name} is not known' for name in sorted(found - expected)]
-    problems += wrong
-    if problems:
-        raise UserError(
-            f'the weights do not fit their config.json: {"; ".join(problems)}; '
-            'get all files of one model again'
-        )

@@ -15,11 +15,7 @@ ANY = r'[\s\S]'
 
 
 def read(folder: Path) -> Tokenizer | None:
-    """The tokenizer of a folder; None if there is none.
-
-    Raises:
-      UserError: it is neither a byte-level BPE nor one of ours.
-    """
+    """The tokenizer of a folder; None if there is none. Raises UserError for other kinds."""
     fast = folder / 'tokenizer.json'
     if fast.exists():
         data = fast.read_text(encoding='utf-8')

@@ -34,12 +34,7 @@ def run(request: Request) -> int:
         raise UserError('--mode=import needs --source=DIR, or the name of a model on the hub')
     folder = _folder(request.source)
     task, params = load(request, folder)
-    state = jax.eval_shape(task.init_state, run_key(0))
-    names = [name.removeprefix('params.') for name in flat_leaves(state.params)]
-    leaves = [jax.numpy.asarray(params[name]) for name in names]
-    state = task.init_state(run_key(0)).replace(
-        params=jax.tree.unflatten(jax.tree.structure(state.params), leaves)
-    )
+    state = task.init_state(run_key(0)).replace(params=jax.tree.map(jax.numpy.asarray, params))
     workdir.mkdir(parents=True, exist_ok=True)
     saved = run_files.checkpoints(workdir)
     saved.save(state, math.inf)
@@ -52,12 +47,8 @@ def run(request: Request) -> int:
     return 0
 
 
-def load(request: Request, folder: Path) -> tuple[LanguageModel, hf_gpt2.Arrays]:
-    """The task of a folder, and its parameters by dotted names.
-
-    Raises:
-      UserError: something in it is missing, cannot be read or does not fit.
-    """
+def load(request: Request, folder: Path) -> tuple[LanguageModel, dict]:
+    """The task of a folder and its parameters; raises UserError if something does not fit."""
     try:
         theirs = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
     except (OSError, ValueError) as error:
@@ -67,15 +58,16 @@ def load(request: Request, folder: Path) -> tuple[LanguageModel, hf_gpt2.Arrays]
     knobs = hf_gpt2.config_to_ours(theirs)
     free = {name: getattr(request.config.model, name) for name in ('dtype', 'attention')}
     tokenizer = hf_tokenizer.read(folder)
+    vocab_size = theirs.get('vocab_size')
     if tokenizer is None:
-        if theirs.get('vocab_size') != 50_257:
+        if vocab_size != 50_257:
             raise UserError(
                 f'{folder} has no tokenizer (tokenizer.json, or vocab.json and merges.txt), and '
-                f"its vocabulary of {theirs.get('vocab_size')} is not GPT-2's; add these files"
+                f"its vocabulary of {vocab_size} is not GPT-2's; add these files"
             )
-        archive = archives.vocabulary('gpt2', cache_folder(request.config.data), say)
-        tokenizer = BpeTokenizer.gpt2(archive)
-    if (vocab_size := theirs.get('vocab_size')) != tokenizer.vocab_size:
+        cache_dir = cache_folder(request.config.data)
+        tokenizer = BpeTokenizer.gpt2(archives.vocabulary('gpt2', cache_dir, say))
+    if vocab_size != tokenizer.vocab_size:
         raise UserError(
             f'{folder} has a tokenizer of {tokenizer.vocab_size} tokens and a model of '
             f'{vocab_size}; get all files of one model again'
@@ -88,9 +80,10 @@ def load(request: Request, folder: Path) -> tuple[LanguageModel, hf_gpt2.Arrays]
         train=dataclasses.replace(request.config.train, optimizer='sgd', init_from='', lora_rank=0),
     )
     task = LanguageModel(config, Corpus(tokenizer, None, None, sha256='imported'))
-    like = flat_leaves(jax.eval_shape(task.init_state, run_key(0)).params)
-    shapes = {name.removeprefix('params.'): leaf.shape for name, leaf in like.items()}
-    return task, hf_gpt2.to_ours(_weights(folder), task.config.model, shapes)
+    like = jax.eval_shape(task.init_state, run_key(0)).params
+    shapes = {name.removeprefix('params.'): leaf.shape for name, leaf in flat_leaves(like).items()}
+    ours = hf_gpt2.to_ours(_weights(folder), task.config.model, shapes)
+    return task, jax.tree.unflatten(jax.tree.structure(like), [ours[name] for name in shapes])
 
 
 def _folder(source: str) -> Path:

@@ -27,27 +27,19 @@ def direction(text: str) -> str:
 
 
 def render(title: str, samples: Iterable[tuple[str, str]]) -> str:
-    """A page that needs nothing else.
-
-    Args:
-      title: plain text, like all that follows.
-      samples: prompts, shown paler, and what the model made of them.
-    """
-    paragraphs = [
+    """A page of plain texts: prompts, shown paler, and what the model made of them."""
+    paragraphs = '\n'.join(
         f'<p dir="{direction(prompt + text)}"><b>{html.escape(prompt)}</b>{html.escape(text)}</p>'
         for prompt, text in samples
-    ]
-    name = html.escape(title)
-    return '\n'.join(
-        [
-            '<!doctype html>',
-            f'<html lang=""><head><meta charset="utf-8">{MARK}',
-            '<meta name="viewport" content="width=device-width">',
-            f'<title>{name}</title><style>{STYLE}</style></head><body><h1>{name}</h1>',
-            *paragraphs,
-            '</body></html>\n',
-        ]
     )
+    name = html.escape(title)
+    return f"""<!doctype html>
+<html lang=""><head><meta charset="utf-8">{MARK}
+<meta name="viewport" content="width=device-width">
+<title>{name}</title><style>{STYLE}</style></head><body><h1>{name}</h1>
+{paragraphs}
+</body></html>
+"""
 
 
 def check(path: Path) -> None:

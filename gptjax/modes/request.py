@@ -25,15 +25,11 @@ class Request:
 
 
 def open_run(request: Request) -> Run:
-    """The run of the request's work directory, to be used as the command line says.
-
-    Raises:
-      UserError: there is none, or it is damaged.
-    """
+    """The run of the request's work directory; raises UserError if it is missing or damaged."""
     if not run_files.is_trained(request.workdir):
         raise UserError(
             f'there is no trained model in {request.workdir}; train it first: '
             f'{request.command} --mode=train'
         )
-    checkpoint = request.config.sample.checkpoint
-    return Run.open(request.workdir, checkpoint=checkpoint, asked=request.config)
+    config = request.config
+    return Run.open(request.workdir, checkpoint=config.sample.checkpoint, asked=config)

@@ -45,32 +45,27 @@ def run(request: Request) -> int:
 def show(task: Writer, prompts: Sequence[str], pieces: Iterable[Piece], *, given: bool) -> None:
     """Prints each row's text on standard output, in order: the first unfinished one as it comes.
 
-    Args:
-      task: decides what is printed before a text.
-      prompts: one for each row.
-      pieces: of all rows, as `task.stream` gives them.
-      given: whether the prompts are the user's.
+    The task decides what stands before a text; `given`: the prompts, one a row, are the user's.
     """
-    waiting = [''] * len(prompts)
+    count = len(prompts)
+    waiting = [
+        task.heading(prompt, number=number, count=count, given=given)
+        for number, prompt in enumerate(prompts, 1)
+    ]
     finished, row = set(), 0
-
-    def begin() -> None:
-        _write(task.heading(prompts[row], number=row + 1, count=len(prompts), given=given))
-
-    begin()
+    _write(waiting[row])
+    waiting[row] = ''
     for piece in pieces:
         waiting[piece.id] += piece.text
         if piece.finish:
+            waiting[piece.id] += '\n'
             finished.add(piece.id)
-        while row < len(prompts):
+        while row < count:
             _write(waiting[row])
             waiting[row] = ''
             if row not in finished:
                 break
-            _write('\n')
             row += 1
-            if row < len(prompts):
-                begin()
 
 
 def show_own(run: Run, **sampling: object) -> None:

@@ -26,23 +26,20 @@ def table(name: str) -> dict:
 
 def vocabulary(name: str, cache_dir: Path, say: Say = print) -> Path:
     """The archive of an entry of vocabularies.toml; raises as `fetch` does."""
-    entry = table('vocabularies')[name]
-    (path,) = (fetch(entry['title'], part, cache_dir, say) for part in entry['archives'])
+    (path,) = fetch(table('vocabularies')[name], cache_dir, say)
     return path
 
 
-def fetch(title: str, archive: dict, cache_dir: Path, say: Say) -> Path:
-    """An archive in `cache_dir/archives`, fetched if it is not there.
+def fetch(entry: dict, cache_dir: Path, say: Say) -> list[Path]:
+    """The archives of an entry of `table` in `cache_dir/archives`, fetched if they are not there.
 
-    Args:
-      title: what it is, for messages.
-      archive: `package` or `url`, `file`, `sha256` and `licence`.
-      cache_dir: downloads go to its `archives/`.
-      say: receives a line before anything is fetched.
-
-    Raises:
-      UserError: it cannot be fetched, or has another hash (nothing is deleted then).
+    `say` receives a line before anything is fetched. Raises UserError if one cannot be fetched, or
+    has another hash (nothing is deleted then).
     """
+    return [_fetch(entry['title'], archive, cache_dir, say) for archive in entry['archives']]
+
+
+def _fetch(title: str, archive: dict, cache_dir: Path, say: Say) -> Path:
     path = cache_dir / 'archives' / archive['file']
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

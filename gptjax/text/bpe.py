@@ -16,25 +16,22 @@ import numpy as np
 import tokenizers as hf
 
 from gptjax.config import DataConfig
-from gptjax.text.characters import AnyText
+from gptjax.text.base import Tokenizer
 
 END = '<|endoftext|>'
 DEFAULT_VOCAB_SIZE = 4096
 
 
 @dataclasses.dataclass(frozen=True)
-class BpeTokenizer(AnyText):
+class BpeTokenizer(Tokenizer):
     """Pieces of words, down to single bytes."""
 
     data: str  # the tokenizer in the JSON form of Hugging Face
     kind: ClassVar[str] = 'bpe'
-    banned: ClassVar[tuple[int, ...]] = ()
-    unknown: ClassVar[int | None] = None
 
     @classmethod
     def learn(cls, texts: Iterable[str], data: DataConfig, ends: bool) -> 'BpeTokenizer':
         """Learns `vocab_size` pieces, or fewer from a short text; all bytes are among them."""
-        del ends  # There always is a token that ends a document.
         tokenizer = _byte_level(hf.models.BPE())
         trainer = hf.trainers.BpeTrainer(
             vocab_size=data.vocab_size or DEFAULT_VOCAB_SIZE,
@@ -78,11 +75,7 @@ class BpeTokenizer(AnyText):
 
     def to_bytes(self, ids: Iterable[int], after: int | None = None) -> bytes:
         """The bytes of some ids; a piece may end within a character."""
-        del after
         return b''.join(self._pieces[int(i)] for i in ids)
-
-    def to_json(self) -> str:
-        return json.dumps({'kind': self.kind, 'data': self.data}, ensure_ascii=False) + '\n'
 
     @functools.cached_property
     def _tokenizer(self) -> hf.Tokenizer:
@@ -93,10 +86,8 @@ class BpeTokenizer(AnyText):
     @functools.cached_property
     def _pieces(self) -> list[bytes]:
         vocab = self._tokenizer.get_vocab()
-        pieces = [b''] * len(vocab)
-        for piece, i in vocab.items():
-            pieces[i] = b'' if piece == END else bytes(_BYTES[character] for character in piece)
-        return pieces
+        pieces = sorted(vocab, key=vocab.__getitem__)
+        return [b'' if piece == END else bytes(_BYTES[c] for c in piece) for piece in pieces]
 
 
 def _byte_level(model: hf.models.Model) -> hf.Tokenizer:

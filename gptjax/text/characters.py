@@ -5,7 +5,7 @@ Both can have one more token that ends a document; it comes after all others and
 
 import dataclasses
 import functools
-import json
+import itertools
 from collections.abc import Iterable
 from typing import ClassVar
 
@@ -13,45 +13,21 @@ import numpy as np
 
 from gptjax.config import DataConfig
 from gptjax.errors import UnknownTextError
-
-
-class AnyText:
-    """What tokenizers have in common that can encode every text."""
-
-    def check(self, text: str) -> None:
-        """Every text is known."""
-
-    def drop_unknown(self, text: str) -> str:
-        """The text itself."""
-        return text
-
-    def to_bytes(self, ids: Iterable[int], after: int | None = None) -> bytes:
-        """The bytes of some ids; a token may end within a character."""
-        raise NotImplementedError
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of some ids; bytes that are no UTF-8 become U+FFFD."""
-        return self.to_bytes(ids).decode('utf-8', 'replace')
+from gptjax.text.base import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
-class CharTokenizer:
+class CharTokenizer(Tokenizer):
     """One token for each character; ids follow the order of the code points."""
 
     characters: str
     ends: bool = False  # whether there is a token that ends a document
     kind: ClassVar[str] = 'char'
-    banned: ClassVar[tuple[int, ...]] = ()
-    unknown: ClassVar[int | None] = None
 
     @classmethod
     def learn(cls, texts: Iterable[str], data: DataConfig, ends: bool) -> 'CharTokenizer':
         """The tokenizer of all characters that occur in the texts."""
-        del data
-        characters: set[str] = set()
-        for text in texts:
-            characters.update(text)
-        return cls(''.join(sorted(characters)), ends)
+        return cls(''.join(sorted(set(itertools.chain.from_iterable(texts)))), ends)
 
     @property
     def vocab_size(self) -> int:
@@ -62,11 +38,7 @@ class CharTokenizer:
         return len(self.characters) if self.ends else None
 
     def encode(self, text: str) -> np.ndarray:
-        """int32 ids, one for each character.
-
-        Raises:
-          UnknownTextError: names the character, its code point and its position.
-        """
+        """int32 ids, one for each character. Raises UnknownTextError, which names the first one."""
         points = _code_points(text)
         ids = np.searchsorted(self._points, points).clip(max=len(self.characters) - 1)
         unknown = np.flatnonzero(self._points[ids] != points)
@@ -80,26 +52,13 @@ class CharTokenizer:
             )
         return ids.astype(np.int32)
 
-    def check(self, text: str) -> None:
-        """Raises UnknownTextError if the vocabulary lacks a part of the text."""
-        self.encode(text)
-
     def drop_unknown(self, text: str) -> str:
         """The text without the characters that `encode` would refuse."""
         return ''.join(c for c in text if c in self.characters)
 
     def to_bytes(self, ids: Iterable[int], after: int | None = None) -> bytes:
         """The text of some ids in UTF-8."""
-        del after
         return ''.join(self.characters[i] for i in ids if i != self.end).encode()
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of some ids."""
-        return self.to_bytes(ids).decode()
-
-    def to_json(self) -> str:
-        fields = {'kind': self.kind, 'characters': self.characters, 'ends': self.ends}
-        return json.dumps(fields, indent=1) + '\n'
 
     @functools.cached_property
     def _points(self) -> np.ndarray:
@@ -107,18 +66,15 @@ class CharTokenizer:
 
 
 @dataclasses.dataclass(frozen=True)
-class ByteTokenizer(AnyText):
+class ByteTokenizer(Tokenizer):
     """One token for each byte of the text in UTF-8: any text, nothing unknown."""
 
     ends: bool = False
     kind: ClassVar[str] = 'byte'
-    banned: ClassVar[tuple[int, ...]] = ()
-    unknown: ClassVar[int | None] = None
 
     @classmethod
     def learn(cls, texts: Iterable[str], data: DataConfig, ends: bool) -> 'ByteTokenizer':
         """The same for all texts."""
-        del texts, data
         return cls(ends)
 
     @property
@@ -135,11 +91,7 @@ class ByteTokenizer(AnyText):
 
     def to_bytes(self, ids: Iterable[int], after: int | None = None) -> bytes:
         """The bytes that the ids are."""
-        del after
         return bytes(int(i) for i in ids if i != self.end)
-
-    def to_json(self) -> str:
-        return json.dumps({'kind': self.kind, 'ends': self.ends}) + '\n'
 
 
 def _code_points(text: str) -> np.ndarray:

@@ -32,15 +32,10 @@ def cache_folder(data: DataConfig) -> Path:
 
 
 def source(data: DataConfig, say: Say = print) -> Source:
-    """The text that a configuration asks for, fetched if need be.
+    """The text of `data.path` (a file, or a folder in the order of names) or of `data.corpus`.
 
-    Args:
-      data: its `path` (a file, or a folder whose files are read in the order of their names), or
-        its `corpus` (a section of corpora.toml).
-      say: receives a line before anything is fetched.
-
-    Raises:
-      UserError: the corpus is unknown, cannot be fetched or has another hash; a folder is empty.
+    `say` receives a line before anything is fetched. Raises UserError if the corpus is unknown,
+    cannot be fetched or has another hash, or if a folder is empty.
     """
     if not data.path:
         return named(data.corpus, cache_folder(data), say)
@@ -60,10 +55,7 @@ def named(name: str, cache_dir: Path, say: Say = print) -> Source:
         cache_dir / 'texts' / f'{name}-{made_by[:12]}-{part}.txt' for part in ('train', 'val')
     )
     if not train.exists():
-        fetched = [
-            archives.fetch(entry['title'], part, cache_dir, say) for part in entry['archives']
-        ]
-        texts = recipes.RECIPES[entry['recipe']](*fetched)
+        texts = recipes.RECIPES[entry['recipe']](*archives.fetch(entry, cache_dir, say))
         if texts.val:
             write_atomically(val, texts.val.encode())
         write_atomically(train, texts.train.encode())
@@ -73,11 +65,8 @@ def named(name: str, cache_dir: Path, say: Say = print) -> Source:
 def _files(path: Path) -> tuple[Path, ...]:
     if not path.is_dir():
         return (path,)
-    files = sorted(
-        file
-        for file in path.rglob('*')
-        if file.is_file() and not any(part.startswith('.') for part in file.relative_to(path).parts)
-    )
-    if not files:
+    files = [file for file in sorted(path.rglob('*')) if file.is_file()]
+    seen = tuple(file for file in files if '/.' not in f'/{file.relative_to(path)}')
+    if not seen:
         raise UserError(f'{path} has no files; give a text, or a folder of texts')
-    return tuple(files)
+    return seen

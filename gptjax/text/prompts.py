@@ -12,10 +12,7 @@ def encode_prompt(prompt: str, tokenizer: Tokenizer, data: DataConfig) -> np.nda
     """int32 ids, at least one.
 
     An empty prompt stands for the end of the document before or, without documents, for a line
-    break (in a text that has none, for the first token).
-
-    Raises:
-      UnknownTextError: the vocabulary lacks a part of the prompt.
+    break (in a text that has none, for the first token). Raises UnknownTextError.
     """
     text = clean(prompt, data)
     tokenizer.check(text)

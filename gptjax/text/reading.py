@@ -28,8 +28,7 @@ class Piece:
 def read(source: Source) -> Iterator[Piece]:
     """All documents in pieces: no byte-order mark, every line end a newline; empty ones left out.
 
-    Raises:
-      UserError: a file is not UTF-8.
+    Raises UserError if a file is not UTF-8.
     """
     document = 0
     for path in source.train + source.val:
@@ -93,11 +92,7 @@ def _first_invalid_byte(path: Path) -> tuple[int, int]:
 
 
 def source_sha256(source: Source, say: Say) -> str:
-    """The hash of all files; that of a validation text stands after a plus sign.
-
-    Raises:
-      UserError: a file cannot be read.
-    """
+    """The hash of all files and, after a plus sign, of a validation text. Raises UserError."""
     return '+'.join(_files_sha256(paths, say) for paths in (source.train, source.val) if paths)
 
 

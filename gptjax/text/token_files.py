@@ -9,12 +9,10 @@ import dataclasses
 import hashlib
 import json
 import mmap
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -67,14 +65,8 @@ def prepare(
 ) -> Corpus:
     """The token files of a text, made on the first call and read from the cache afterwards.
 
-    Args:
-      source: UTF-8 files; a byte-order mark is dropped, line ends become newlines.
-      data: what a token is, what is held out, and where the cache is.
-      tokenizer: to use instead of learning one.
-      say: receives a line before anything that may take long.
-
-    Raises:
-      UserError: a file is missing, unreadable, empty or not UTF-8.
+    A `tokenizer` is used instead of learning one; `say` receives a line before anything that may
+    take long. Raises UserError if a file is missing, unreadable, empty or not UTF-8.
     """
     sha256 = source_sha256(source, say)
     recipe = [sha256, source.has_documents, *(getattr(data, name) for name in DECIDING)]
@@ -83,19 +75,17 @@ def prepare(
     folder = cache_folder(data) / 'tokens' / name
     if not (folder / 'about.json').exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        workspace = Path(tempfile.mkdtemp(dir=folder.parent, prefix='.'))
-        try:
-            _encode(source, data, tokenizer, sha256, workspace, say)
-            workspace.chmod(0o755)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix='.') as workspace:
+            made = Path(workspace) / name
+            made.mkdir()
+            _encode(source, data, tokenizer, sha256, made, say)
             try:
-                os.rename(workspace, folder)
+                made.rename(folder)
             except OSError:
                 # Another process was faster; or somebody took files out of the folder.
                 if not (folder / 'about.json').exists():
                     shutil.rmtree(folder)
-                    os.rename(workspace, folder)
-        finally:
-            shutil.rmtree(workspace, ignore_errors=True)
+                    made.rename(folder)
     about = json.loads((folder / 'about.json').read_text())
     dtype = about['dtype']
     return Corpus(
@@ -107,10 +97,7 @@ def prepare(
 
 
 def open_split(path: Path, dtype: str, chars: int, windows: bool = False) -> Split:
-    """A split from its file, mapped into memory and not read.
-
-    With `windows` the system is told that what stands after them is read for nothing.
-    """
+    """A split from its file, mapped into memory; with `windows` the system reads nothing ahead."""
     if not path.stat().st_size:  # Nothing cannot be mapped.
         return Split(path, np.zeros(0, dtype), chars)
     with open(path, 'rb') as file:
@@ -121,11 +108,7 @@ def open_split(path: Path, dtype: str, chars: int, windows: bool = False) -> Spl
 
 
 def encode_all(path: Path, tokenizer: Tokenizer, data: DataConfig) -> Split:
-    """A whole text, cleaned and encoded in memory.
-
-    Raises:
-      UserError: as `prepare`, or the text gives no tokens.
-    """
+    """A whole text, cleaned and encoded in memory; raises UserError if it is too short."""
     source = Source((path,))
     source_sha256(source, lambda line: None)
     texts = [piece.text for piece in _clean_pieces(source, data)]
@@ -141,7 +124,8 @@ def _encode(
     """Reads the texts for their lengths, then for the vocabulary, then for the tokens."""
     documents = _documents(source, data, say)
     held_out = _held_out(documents, data)
-    train_chars = sum(document.chars for document in documents) - sum(held_out)
+    val_chars = sum(held_out)
+    train_chars = sum(document.chars for document in documents) - val_chars
 
     def parts() -> Iterator[tuple[bool, str, bool]]:
         """(is held out, text, ends a document): each piece, cut where the splits meet."""
@@ -156,7 +140,7 @@ def _encode(
             if out:
                 yield True, out, ends
 
-    total = train_chars + sum(held_out)
+    total = train_chars + val_chars
     if tokenizer is None:
         if total > LARGE:
             say(f'Learning the vocabulary of {total:,} characters')
@@ -179,8 +163,7 @@ def _encode(
                 told = done * 10 // total
                 say(f'Encoding: {10 * told}% of {total:,} characters')
     (out / 'tokenizer.json').write_text(tokenizer.to_json())
-    about: dict[str, Any] = {'sha256': sha256, 'dtype': dtype}
-    about |= {'train_chars': train_chars, 'val_chars': sum(held_out)}
+    about = {'sha256': sha256, 'dtype': dtype, 'train_chars': train_chars, 'val_chars': val_chars}
     (out / 'about.json').write_text(json.dumps(about, indent=1) + '\n')
 
 

@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import io
 import itertools
-import json
 from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
@@ -20,6 +19,7 @@ import regex
 
 from gptjax.config import DataConfig
 from gptjax.errors import UnknownTextError
+from gptjax.text.base import Tokenizer
 
 BOUNDARY = regex.compile(r'(?V1w)\b')
 PAD, START, END, UNKNOWN = range(4)
@@ -28,7 +28,7 @@ CLOSE_BEFORE, CLOSE_AFTER = 1, 2  # bits: mostly no space before the mark, or af
 
 
 @dataclasses.dataclass(frozen=True)
-class WordTokenizer:
+class WordTokenizer(Tokenizer):
     """One token for each word. The first four ids are no words, so none can collide with them."""
 
     words: tuple[str, ...]
@@ -42,7 +42,6 @@ class WordTokenizer:
     @classmethod
     def learn(cls, texts: Iterable[str], data: DataConfig, ends: bool) -> 'WordTokenizer':
         """The words that occur at least `min_count` times, at most `vocab_size` ids in all."""
-        del ends  # There always is a token that ends a document.
         counts: collections.Counter[str] = collections.Counter()  # in the order of appearance
         close_before: collections.Counter[str] = collections.Counter()
         close_after: collections.Counter[str] = collections.Counter()
@@ -69,8 +68,7 @@ class WordTokenizer:
             + CLOSE_AFTER * (2 * close_after[word] > n)
             for word, n in kept
         )
-        words, kept_counts = zip(*kept, strict=True) if kept else ((), ())
-        return cls(words, kept_counts, tuple(close))
+        return cls(tuple(word for word, _ in kept), tuple(n for _, n in kept), tuple(close))
 
     def __post_init__(self) -> None:
         # JSON has lists, and a frozen dataclass is to be hashable.
@@ -99,12 +97,7 @@ class WordTokenizer:
         return self.decode(self._ids[word] for word in split(text) if word in self._ids)
 
     def to_bytes(self, ids: Iterable[int], after: int | None = None) -> bytes:
-        """The text of some ids in UTF-8, with the spaces that belong there.
-
-        Args:
-          ids: of tokens.
-          after: the id before the first of them, which decides whether a space comes first.
-        """
+        """The text of some ids in UTF-8, with spaces; `after` decides whether one comes first."""
         pieces = []
         for i in map(int, ids):
             if i in (PAD, START, END):
@@ -118,14 +111,6 @@ class WordTokenizer:
             pieces.append(word)
             after = i
         return ''.join(pieces).encode()
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of some ids."""
-        return self.to_bytes(ids).decode()
-
-    def to_json(self) -> str:
-        fields = {'words': self.words, 'counts': self.counts, 'close': self.close}
-        return json.dumps({'kind': self.kind, **fields}, ensure_ascii=False) + '\n'
 
     def to_csv(self) -> str:
         """id,word,count: a table for people."""

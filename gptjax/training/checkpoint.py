@@ -6,6 +6,7 @@ before it is used. A step holds the leaves of the state under their dotted names
 """
 
 import json
+import operator
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,6 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 
 from gptjax.console import Say
 from gptjax.errors import UserError
-from gptjax.files import DamagedError
 from gptjax.text.reading import file_sha256
 from gptjax.thread_errors import ThreadErrors
 from gptjax.training.steps import TrainState
@@ -34,12 +34,9 @@ class Checkpoints:
     """The checkpoints of a work directory: one folder a step."""
 
     def __init__(self, folder: Path, keep: int = 2, say: Say = print) -> None:
-        """Makes nothing yet: `save` does.
+        """Keeps the `keep` newest steps and the one with the lowest validation loss.
 
-        Args:
-          folder: holds one folder for each step.
-          keep: how many of the newest stay; the one with the lowest validation loss stays besides.
-          say: receives a line about each damaged checkpoint.
+        `say` receives a line about each damaged checkpoint. The folder is made by `save`.
         """
         self.folder = folder.absolute()  # Orbax takes no relative paths.
         self._keep = keep
@@ -51,7 +48,7 @@ class Checkpoints:
     def saved(self) -> list[int]:
         """All complete steps, newest first."""
         names = (path.name for path in self.folder.glob('*') if path.is_dir())
-        return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+        return sorted(map(int, filter(str.isdecimal, names)), reverse=True)
 
     def best_first(self) -> list[int]:
         """All complete steps, the lowest validation loss first."""
@@ -68,8 +65,7 @@ class Checkpoints:
     def save(self, state: TrainState, val_loss: float) -> None:
         """Starts saving in the background; the state may be donated as soon as this returns.
 
-        Raises:
-          UserError: this or the previous save failed.
+        Raises UserError if this or the previous save failed.
         """
         try:
             manager = self._open_manager()
@@ -83,11 +79,7 @@ class Checkpoints:
             self._fail(error)
 
     def close(self) -> None:
-        """Waits for what is being saved.
-
-        Raises:
-          UserError: it failed.
-        """
+        """Waits for what is being saved; raises UserError if it failed."""
         try:
             if self._manager is not None:
                 self._manager.wait_until_finished()
@@ -102,46 +94,35 @@ class Checkpoints:
     def restore(self, like: TrainState, candidates: list[int]) -> tuple[int, TrainState]:
         """The first candidate that is sound, with its step; each damaged one before it is named.
 
-        Args:
-          like: abstract arrays (jax.ShapeDtypeStruct) with their shardings.
-          candidates: steps in order of preference.
-
-        Raises:
-          UserError: no candidate is sound, or a sound one holds other arrays than `like`.
+        `like` has abstract arrays (jax.ShapeDtypeStruct) with their shardings. Raises UserError if
+        no candidate is sound, or if a sound one holds other arrays.
         """
         for step in candidates:
             if self._is_sound(step):
                 return step, self._restore(like, step)
-        raise UserError(self._no_sound_checkpoint())
+        raise UserError(
+            f'no sound checkpoint in {self.folder}; restore one from a backup, '
+            'or train again with another work directory'
+        )
 
     def resume(self, like: TrainState) -> tuple[int, TrainState]:
         """The newest sound step, with its state, for a run that goes on from there.
 
-        Damaged steps are named and moved out of the way of new ones; nothing is deleted.
-
-        Raises:
-          UserError: as `restore`; then nothing is moved either.
+        Damaged steps are named and moved out of the way of new ones; nothing is deleted. Raises
+        UserError as `restore` does; then nothing is moved either.
         """
-        damaged = [step for step in self.saved() if not self._is_sound(step)]
-        sound = [step for step in self.saved() if step not in damaged]
-        if not sound:
-            raise UserError(self._no_sound_checkpoint())
-        state = self._restore(like, sound[0])
-        for step in damaged:
+        step, state = self.restore(like, self.saved())
+        newer = [other for other in self.saved() if other > step]
+        older = [other for other in self.saved() if other < step]
+        for damaged in newer + [other for other in older if not self._is_sound(other)]:
             aside = self.folder.with_name(f'{self.folder.name}-damaged')
             aside.mkdir(exist_ok=True)
-            target, i = aside / str(step), 0
+            target, i = aside / str(damaged), 0
             while target.exists():
-                target, i = aside / f'{step}-{i + 1}', i + 1
-            (self.folder / str(step)).rename(target)
+                target, i = aside / f'{damaged}-{i + 1}', i + 1
+            (self.folder / str(damaged)).rename(target)
             self._say(f'Moved it to {target}')
-        return sound[0], state
-
-    def _no_sound_checkpoint(self) -> str:
-        return (
-            f'no sound checkpoint in {self.folder}; restore one from a backup, '
-            'or train again with another work directory'
-        )
+        return step, state
 
     def _restore(self, like: TrainState, step: int) -> TrainState:
         path = self.folder / str(step) / ITEM
@@ -159,10 +140,11 @@ class Checkpoints:
 
     def _open_manager(self) -> ocp.CheckpointManager:
         if self._manager is None:
-            best = BestN(get_metric_fn=_val_loss, reverse=True, n=1)
+            val_loss = operator.itemgetter('val_loss')
+            best = BestN(get_metric_fn=val_loss, reverse=True, n=1)
             options = ocp.CheckpointManagerOptions(
                 preservation_policy=AnyPreservationPolicy([LatestN(self._keep), best]),
-                best_fn=_val_loss,  # Without it, metrics are not saved.
+                best_fn=val_loss,  # Without it, metrics are not saved.
                 best_mode='min',
                 cleanup_tmp_directories=True,
                 async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
@@ -179,12 +161,9 @@ class Checkpoints:
         (folder / MANIFEST).write_text(json.dumps(_sums(folder), indent=1) + '\n')
 
     def _is_sound(self, step: int) -> bool:
-        try:
-            _verify(self.folder / str(step))
-        except DamagedError as error:
-            self._say(f'Warning: checkpoint {step} in {self.folder} is damaged: {error}')
-            return False
-        return True
+        if damage := _damage(self.folder / str(step)):
+            self._say(f'Warning: checkpoint {step} in {self.folder} is damaged: {damage}')
+        return not damage
 
     def _fail(self, error: Exception) -> NoReturn:
         self._failed = True
@@ -202,35 +181,30 @@ class Checkpoints:
         ) from error
 
 
-def _val_loss(metrics: dict) -> float:
-    return metrics['val_loss']
-
-
-def _verify(folder: Path) -> None:
+def _damage(folder: Path) -> str:
+    """What is wrong with the files of a step, in words; empty if they are what was saved."""
     try:
         expected = dict(json.loads((folder / MANIFEST).read_text()))
     except FileNotFoundError:
-        raise DamagedError(f'{MANIFEST} is missing') from None
+        return f'{MANIFEST} is missing'
     except (OSError, ValueError, TypeError) as error:
-        raise DamagedError(f'{MANIFEST} cannot be read ({error})') from None
+        return f'{MANIFEST} cannot be read ({error})'
     try:
         found = _sums(folder)
     except OSError as error:
-        raise DamagedError(f'{error.filename} cannot be read ({error.strerror})') from None
+        return f'{error.filename} cannot be read ({error.strerror})'
     for name in sorted(expected.keys() | found.keys()):
         if name not in found:
-            raise DamagedError(f'{name} is missing')
+            return f'{name} is missing'
         if expected.get(name) != found[name]:
-            raise DamagedError(f'{name} is not what was saved (its SHA-256 differs)')
+            return f'{name} is not what was saved (its SHA-256 differs)'
+    return ''
 
 
 def _sums(folder: Path) -> dict[str, str]:
     """SHA-256 of each file in the folders of a step; beside them are Orbax's own late notes."""
-    sums = {}
-    for path in sorted(folder.glob('*/**/*')):
-        if path.is_file():
-            sums[path.relative_to(folder).as_posix()] = file_sha256(path)
-    return sums
+    files = (path for path in sorted(folder.glob('*/**/*')) if path.is_file())
+    return {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
 
 
 def flat_leaves(tree: Any) -> dict[str, jax.Array]:

@@ -6,7 +6,7 @@ import math
 import textwrap
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -43,14 +43,13 @@ class DivergedError(UserError):
 def model_flops_utilization(flops_per_s: float, device_kind: str, n_devices: int) -> float | None:
     """Share (0 to 1) of the devices' peak that a model's own FLOPs use (Chowdhery et al., 2022).
 
-    Returns:
-      None where the chip's peak is unknown, as on CPUs.
+    None where the chip's peak is unknown, as on CPUs.
     """
     kinds = [kind for kind in PEAK_FLOPS if device_kind.startswith(kind)]
     return flops_per_s / (PEAK_FLOPS[max(kinds, key=len)] * n_devices) if kinds else None
 
 
-class MetricsLog:
+class MetricsLog(contextlib.AbstractContextManager):
     """metrics.jsonl: one object a line, appended as the run goes."""
 
     def __init__(self, path: Path, first_step: int) -> None:
@@ -64,9 +63,6 @@ class MetricsLog:
         row = {k: v for k, v in row.items() if not isinstance(v, float) or math.isfinite(v)}
         self.rows.append(row)
         self._file.write(_line(row))
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
@@ -101,14 +97,9 @@ class Meter:
         waits: bool,
         elapsed_s: float = 0.0,
     ) -> None:
-        """Starts the clock.
+        """Starts the clock, after the `elapsed_s` seconds that the run has already taken.
 
-        Args:
-          tokens_per_step: in an optimizer step.
-          flops_per_token: forward and backward.
-          devices: that compute; any shape.
-          waits: whether steps are finished when they are added.
-          elapsed_s: what the run has already taken.
+        FLOPs are those of forward and backward pass; `waits`: steps are finished when added.
         """
         self._tokens_per_step, self._flops_per_token = tokens_per_step, flops_per_token
         self._devices, self._finished_when_added = devices, waits
@@ -138,8 +129,7 @@ class Meter:
     def read(self) -> Row:
         """Waits for the steps added since the last call and makes one row of them, if any.
 
-        Raises:
-          DivergedError: a value is not finite.
+        Raises DivergedError if a value is not finite.
         """
         rows = [
             (last - n + 1 + i, jax.tree.map(lambda x, i=i: x[i], metrics))

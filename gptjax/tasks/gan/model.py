@@ -18,7 +18,7 @@ from gptjax.config import GanConfig, ModelConfig
 from gptjax.models.attention import Attention, unit_rms
 from gptjax.models.block import Block, add_branch, make_blocks, norm, sinusoids, with_positions
 from gptjax.models.cache import Cache, LayerCache
-from gptjax.models.linear import dense
+from gptjax.models.linear import compute_dtype, dense
 
 NOISES: dict[str, Callable] = {
     'normal': jax.random.normal,
@@ -112,7 +112,7 @@ class Generator(nn.Module):
             dense(config, d, f'map_{i}', bias=True, std=std) for i in range(gan.n_mapping)
         ]
         init = nn.initializers.normal(1.0)  # Words have the size of the noise added to them.
-        self.embed = nn.Embed(self.vocab_size, d, dtype=config.dtype, embedding_init=init)
+        self.embed = nn.Embed(self.vocab_size, d, dtype=compute_dtype(config), embedding_init=init)
         self.noise_scale = self.param('noise_scale', nn.initializers.constant(0.5), (d,))
         self.noise_blocks = [
             NoiseBlock(config, name=f'noise_block_{i}') for i in range(gan.n_noise_layer)
@@ -203,7 +203,7 @@ class Generator(nn.Module):
         return jax.lax.dynamic_index_in_dim(x_BTD, t, 1, keepdims=False)
 
     def _input_noise(self, place_BTLD: Array) -> Array:
-        return self.noise_scale * place_BTLD[:, :, 0].astype(self.config.dtype)
+        return self.noise_scale * place_BTLD[:, :, 0].astype(compute_dtype(self.config))
 
 
 class Critic(nn.Module):
@@ -216,7 +216,7 @@ class Critic(nn.Module):
     def setup(self) -> None:
         config, gan, d = self.config, self.gan, self.config.n_embd
         init = nn.initializers.normal(d**-0.5)
-        self.embed = nn.Embed(self.vocab_size, d, dtype=config.dtype, embedding_init=init)
+        self.embed = nn.Embed(self.vocab_size, d, dtype=compute_dtype(config), embedding_init=init)
         self.join = dense(config, d, None, bias=True, std=d**-0.5)
         self.blocks = make_blocks(config, gan.n_critic_layer)
         if gan.pooling == 'none':

@@ -188,7 +188,7 @@ class LanguageModel(base.LossTask):
 
     def engine(self, params: dict, config: SampleConfig, *, rows: int) -> Engine:
         """An engine for this model, with `rows` rows split over the devices where that pays."""
-        layout = Layout(MeshConfig(), rows, params=sizes.count(params), tokens=rows)
+        layout = Layout(MeshConfig(), rows, params=base.count(params), tokens=rows)
         return Engine(
             self.model,
             layout.copy(self.weights(params, config)),

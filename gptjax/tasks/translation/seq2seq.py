@@ -17,7 +17,7 @@ from gptjax.models.attention import Attention, attend
 from gptjax.models.block import Block, add_branch, make_blocks, norm, position_table, with_positions
 from gptjax.models.cache import Cache, LayerCache
 from gptjax.models.decoder import Decoder
-from gptjax.models.linear import dense
+from gptjax.models.linear import compute_dtype, dense
 
 
 class Memory(flax.struct.PyTreeNode):
@@ -121,7 +121,7 @@ class Seq2Seq(nn.Module):
         self.decoder = CrossDecoder(config, self.target_vocab_size)
         if not translation.shared_vocab:
             size, d, init = self.source_vocab_size, config.n_embd, nn.initializers.normal(0.02)
-            self.embed_source = nn.Embed(size, d, dtype=config.dtype, embedding_init=init)
+            self.embed_source = nn.Embed(size, d, dtype=compute_dtype(config), embedding_init=init)
         if translation.copy:
             # One head as wide as the model: it says which token, not what kind of token.
             self.pointer = Attention(dataclasses.replace(config, n_head=1))
