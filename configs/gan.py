@@ -36,7 +36,7 @@ def get_config(size: str = 'fortunes'):
         return c
     c.task = 'gan'
     c.model.update(position='sinusoidal', norm='layer', norm_place='branch', activation='gelu')
-    c.model.update(bias=True, qk_norm=False, residual_init='plain')
+    c.model.update(bias=True, qk_norm=False, residual_init='plain', dtype='float32')
     c.train.update(optimizer='adam', beta1=0.0, beta2=0.9, schedule='constant', grad_clip=0.0)
     c.sample.update(temperature=1.0, num_samples=10)
     if size == 'toy':

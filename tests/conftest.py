@@ -24,7 +24,7 @@ import pytest  # noqa: E402
 from gptjax.config import Config, DataConfig, ModelConfig, SampleConfig, TrainConfig  # noqa: E402
 
 HAS_TORCH = all(importlib.util.find_spec(name) for name in ('torch', 'transformers'))
-TORCH_COMMAND = "pip install -e '.[test,torch]' && python -m pytest -m torch"
+TORCH_COMMAND = "pip install -e '.[test,bench]' && python -m pytest -m torch"
 
 VERSE = (
     'ROMEO:\nBut, soft! what light through yonder window breaks?\n'

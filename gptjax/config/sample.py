@@ -54,4 +54,6 @@ class BenchConfig(Section):
     rounds: int = knob(7, 'turns of each system', low=2)
     turn_s: float = knob(1.0, 'approximate seconds of a turn', above=0.0)
     batch_size: int = knob(64, 'texts generated at once, measured besides a single text', low=2)
+    prompt_tokens: int = knob(1, 'length of the prompt that is continued', low=1)
+    greedy: bool = knob(False, 'generation of the likeliest tokens instead of sampling')
     torch_compile: bool = knob(True, 'measurement of torch.compile besides eager PyTorch')

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gptjax.config import SampleConfig
 from gptjax.modes.bench import machine, worker
 from gptjax.parallel import devices
 
@@ -32,6 +33,7 @@ class JaxSubject:
         if job.exact:
             jax.config.update('jax_default_matmul_precision', 'highest')
         self._jax = jax
+        self._prompt = job.prompt()
         task = tasks.create(job.config, say)
         assert isinstance(task, LanguageModel)
         self.task = task
@@ -77,24 +79,36 @@ class JaxSubject:
         self._jax.block_until_ready(metrics)
         return time.perf_counter() - began
 
-    def generate(self, batch_size: int, tokens: int, texts: int) -> float:
-        """Seconds to sample some texts, one after the other, after a prompt of one token."""
-        from gptjax.config import SampleConfig
+    def generate(self, batch_size: int, tokens: int, texts: int, greedy: bool) -> float:
+        """Seconds to continue the prompt, `texts` times one after the other."""
         from gptjax.generation.engine import generate
 
-        config = SampleConfig(
-            max_new_tokens=tokens,
-            temperature=1.0,
-            num_samples=batch_size,
-            chunk=self.task.config.sample.chunk,
-            weights=self.task.config.sample.weights,
-        )
+        config = self._sampling(batch_size, tokens, greedy)
         engine = self.task.engine(self.state.params, config, rows=batch_size)
         self._jax.block_until_ready(self.state.params)
         began = time.perf_counter()
         for _ in range(texts):
-            generate(engine, [np.zeros(1, np.int32)], config)
+            generate(engine, [self._prompt], config)
         return time.perf_counter() - began
+
+    def continuation(self, tokens: int) -> list[int]:
+        """The likeliest tokens after the prompt."""
+        from gptjax.generation.engine import generate
+
+        config = self._sampling(1, tokens, True)
+        return generate(
+            self.task.engine(self.state.params, config, rows=1), [self._prompt], config
+        )[0]
+
+    def _sampling(self, batch_size: int, tokens: int, greedy: bool) -> SampleConfig:
+        use = self.task.config.sample
+        return SampleConfig(
+            max_new_tokens=tokens,
+            temperature=0.0 if greedy else 1.0,
+            num_samples=batch_size,
+            chunk=use.chunk,
+            weights=use.weights,
+        )
 
     def limit(self) -> dict[str, float]:
         """What the machine allows at most, measured now.

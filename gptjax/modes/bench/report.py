@@ -7,6 +7,7 @@ NAMES = {
     'torch_eager': 'PyTorch, eager',
     'torch_compile': 'PyTorch, compiled',
     'huggingface': 'Hugging Face, cached',
+    'ctranslate2': 'CTranslate2, float32',
 }
 
 

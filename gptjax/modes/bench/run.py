@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import unflatten_dict
 
 from gptjax import tasks
 from gptjax.config import Config
@@ -22,7 +23,8 @@ from gptjax.errors import UserError
 from gptjax.files import write_atomically
 from gptjax.interop import hf_gpt2
 from gptjax.models.linear import compute_dtype
-from gptjax.modes.bench import machine, report
+from gptjax.modes import export_hf
+from gptjax.modes.bench import machine, peers, report
 from gptjax.modes.bench.worker import Arrays, Job, Worker
 from gptjax.modes.request import Request
 from gptjax.tasks.language_model.task import LanguageModel
@@ -33,6 +35,7 @@ from gptjax.training.optim import make_optimizer
 from gptjax.training.steps import run_key
 
 JAX, TWIN = 'gptjax.modes.bench.jax_subject', 'gptjax.modes.bench.torch_subject'
+PEERS = 'gptjax.modes.bench.peers'
 MOST_DIFFERENT = 1e-4  # relative; more, and the two sides do not do the same work
 
 
@@ -46,7 +49,7 @@ def run(request: Request) -> int:
         )
     has_torch = importlib.util.find_spec('torch') is not None
     if not has_torch:
-        say("PyTorch is not installed: measuring JAX alone. For both: pip install -e '.[torch]'")
+        say("PyTorch is not installed: measuring JAX alone. For both: pip install -e '.[bench]'")
     if has_torch and config.train.optimizer == 'muon':
         say("PyTorch's Muon rounds otherwise than ours: both sides are measured with AdamW")
         train_config = dataclasses.replace(config.train, optimizer='adamw')
@@ -72,10 +75,14 @@ def run(request: Request) -> int:
             for mode in modes if has_torch else []:
                 mode_job = dataclasses.replace(job, mode=mode)
                 workers[f'torch_{mode}'] = stack.enter_context(Worker(TWIN, mode_job))
+            cached = start_peers(task, job, workers['jax'], stack)  # While weights are the job's.
             result['train'] = time_training(workers, config, task, result['flops_per_token'])
+            workers |= cached
             result['generate'] = time_generation(workers, config)
-            result['limit'] = workers['jax'].call('limit')
             result['about'] = {name: worker.call('about') for name, worker in workers.items()}
+            result['limit'] = workers['jax'].call(
+                'limit'
+            )  # Last, since it takes memory of its own.
     workdir.mkdir(parents=True, exist_ok=True)
     write_atomically(workdir / 'bench.json', json.dumps(result, indent=1).encode() + b'\n')
     report.draw(result, workdir / 'bench.png')
@@ -176,44 +183,64 @@ def _train(worker: Worker, steps: int) -> float:
     return worker.call('train', steps=steps)
 
 
-def time_generation(workers: dict[str, Worker], config: Config) -> dict:
-    """Tokens a second of sampling after a prompt of one token.
+def start_peers(task: LanguageModel, job: Job, ours: Worker, stack: ExitStack) -> dict[str, Worker]:
+    """Hugging Face's GPT-2 and CTranslate2 on our export, where they are installed and have it.
 
-    Within a block: alone and in a batch, also against a cache. `long` is as many tokens as
-    `sample.max_new_tokens`, past the block, which Hugging Face's GPT-2 cannot.
+    Before anything is timed, the likeliest tokens after the prompt have to be the same for all.
     """
-    workers = {name: w for name, w in workers.items() if name != 'torch_compile'}
-    sides = {name: (worker, 'generate') for name, worker in workers.items()}
-    cached = {}
-    if 'torch_eager' in workers and huggingface_has(config):
-        cached = {'huggingface': (workers['torch_eager'], 'generate_cached')}
-    short = min(config.model.block_size - 1, 255)
+    if not (names := peers.installed()) or not huggingface_has(job.config):
+        return {}
+    params = unflatten_dict(job.weights(), sep='.')
+    if not export_hf.write(task, params, job.exported):
+        names = [name for name in names if name != 'ctranslate2']  # It needs a vocabulary.
+    jobs = {name: dataclasses.replace(job, mode=name) for name in names}
+    workers = {name: stack.enter_context(Worker(PEERS, job)) for name, job in jobs.items()}
+    tokens = min(job.config.model.block_size - len(job.prompt()), 32)
+    wanted = ours.call('continuation', tokens=tokens)
+    for name, worker in workers.items():
+        if worker.call('continuation', tokens=tokens) != wanted:
+            say(f'Warning: {report.NAMES[name]} continues the prompt with other tokens')
+    return workers
+
+
+def time_generation(workers: dict[str, Worker], config: Config) -> dict:
+    """Tokens a second of continuing a prompt, alone and in a batch.
+
+    Within a block, also by the peers with a cache. `long` is as many tokens as
+    `sample.max_new_tokens`, past the block, which the peers cannot.
+    """
+    sides = {name: worker for name, worker in workers.items() if name != 'torch_compile'}
+    alone = {name: worker for name, worker in sides.items() if name not in peers.PACKAGES}
+    short = min(config.model.block_size - config.bench.prompt_tokens, 255)
+    if short < 1:
+        raise UserError(
+            f'bench.prompt_tokens={config.bench.prompt_tokens} leaves no room in '
+            f'model.block_size={config.model.block_size}; lower the first or raise the second'
+        )
     many = config.bench.batch_size
     result: dict[str, Any] = {
-        'batch_1': _time_texts(sides | cached, config, 1, short),
-        f'batch_{many}': _time_texts(sides | cached, config, many, short),
-        'long': _time_texts(sides, config, 1, config.sample.max_new_tokens),
+        'batch_1': _time_texts(sides, config, 1, short),
+        f'batch_{many}': _time_texts(sides, config, many, short),
+        'long': _time_texts(alone, config, 1, config.sample.max_new_tokens),
     }
     return {'ratio': result['batch_1'].get('ratio'), **result}
 
 
-def _time_texts(
-    sides: dict[str, tuple[Worker, str]], config: Config, batch_size: int, tokens: int
-) -> dict:
-    def timer(worker: Worker, method: str) -> Callable[[int], float]:
-        return lambda n: worker.call(method, batch_size=batch_size, tokens=tokens, texts=n)
+def _time_texts(sides: dict[str, Worker], config: Config, batch_size: int, tokens: int) -> dict:
+    def timer(worker: Worker) -> Callable[[int], float]:
+        asked = {'batch_size': batch_size, 'tokens': tokens, 'greedy': config.bench.greedy}
+        return lambda n: worker.call('generate', texts=n, **asked)
 
-    timers = {name: timer(*side) for name, side in sides.items()}
+    timers = {name: timer(worker) for name, worker in sides.items()}
     measured = in_turns(timers, config, batch_size * tokens, trial=1)
     return {'batch_size': batch_size, 'new_tokens': tokens, **compare(measured)}
 
 
 def huggingface_has(config: Config) -> bool:
-    """Whether transformers is installed and its GPT-2 can be this model."""
+    """Whether Hugging Face's GPT-2 can be this model."""
     model = config.model
     return (
-        importlib.util.find_spec('transformers') is not None
-        and not hf_gpt2.lacking(model)
+        not hf_gpt2.lacking(model)
         and model.tied_head
         and model.activation != 'relu2'
         and not (model.qk_norm or model.scale_embedding)

@@ -4,7 +4,6 @@ PyTorch and JAX so share neither threads nor GPU memory.
 """
 
 import time
-from typing import Any
 
 import numpy as np
 import torch
@@ -47,8 +46,6 @@ class TorchSubject:
         self.autocast = torch.autocast(
             self.device, torch.bfloat16, enabled=config.model.dtype == 'bfloat16'
         )
-        self.dtype = getattr(torch, config.model.dtype)
-        self.cached: Any = None  # Hugging Face's model, made when it is asked for
         self.step = 0
 
     def gradients(self) -> dict[str, np.ndarray]:
@@ -81,42 +78,23 @@ class TorchSubject:
         return time.perf_counter() - began
 
     @torch.inference_mode()
-    def generate(self, batch_size: int, tokens: int, texts: int) -> float:
-        """Seconds to sample texts, one after the other, without a cache, as nanoGPT does."""
+    def generate(self, batch_size: int, tokens: int, texts: int, greedy: bool) -> float:
+        """Seconds to continue the prompt, without a cache, as nanoGPT does."""
+        prompt_1T = torch.from_numpy(self.job.prompt()).long()[None].to(self.device)
         self.twin.eval()
         self._wait()
         began = time.perf_counter()
         for _ in range(texts):
-            context_BT = torch.zeros((batch_size, 1), dtype=torch.long, device=self.device)
+            context_BT = prompt_1T.repeat(batch_size, 1)
             for _ in range(tokens):
                 cropped_BT = context_BT[:, -self.job.config.model.block_size :]
                 with self.autocast:
                     logits_BV = self.twin(cropped_BT)
-                probs_BV = F.softmax(logits_BV.float(), dim=-1)
-                next_B1 = torch.multinomial(probs_BV, num_samples=1)
+                if greedy:
+                    next_B1 = logits_BV.argmax(-1, keepdim=True)
+                else:
+                    next_B1 = torch.multinomial(F.softmax(logits_BV.float(), dim=-1), num_samples=1)
                 context_BT = torch.cat([context_BT, next_B1], dim=1)
-        self._wait()
-        return time.perf_counter() - began
-
-    @torch.inference_mode()
-    def generate_cached(self, batch_size: int, tokens: int, texts: int) -> float:
-        """As `generate`, by Hugging Face's GPT-2, which has a cache."""
-        if self.cached is None:
-            self.cached = as_huggingface(self.twin)
-            self.cached.to(self.device, dtype=self.dtype).eval()
-        prompt_BT = torch.zeros((batch_size, 1), dtype=torch.long, device=self.device)
-        self._wait()
-        began = time.perf_counter()
-        for _ in range(texts):
-            self.cached.generate(
-                prompt_BT,
-                attention_mask=torch.ones_like(prompt_BT),
-                do_sample=True,
-                top_k=0,
-                min_new_tokens=tokens,
-                max_new_tokens=tokens,
-                pad_token_id=0,
-            )
         self._wait()
         return time.perf_counter() - began
 
@@ -144,48 +122,6 @@ class TorchSubject:
     def _wait(self) -> None:
         if self.device == 'cuda':
             torch.cuda.synchronize()
-
-
-def as_huggingface(twin: Twin) -> Any:
-    """The same model and weights as transformers' GPT-2; biases that we lack are zero."""
-    import transformers
-
-    config = twin.config
-    names = {'gelu': 'gelu_new', 'gelu_exact': 'gelu', 'relu': 'relu'}
-    model = transformers.GPT2LMHeadModel(
-        transformers.GPT2Config(
-            vocab_size=twin.embed.num_embeddings,
-            n_positions=config.block_size,
-            n_embd=config.n_embd,
-            n_layer=config.n_layer,
-            n_head=config.n_head,
-            n_inner=config.n_hidden or None,
-            activation_function=names[config.activation],
-            bos_token_id=None,
-            eos_token_id=None,
-        )
-    )
-    state = {'wte.weight': twin.embed.weight, 'wpe.weight': twin.embed_pos.weight}
-    state |= _with_bias('ln_f', twin.norm_final)
-    for i, block in enumerate(twin.blocks):
-        for name, module in (
-            ('ln_1', block.norm_attn),
-            ('ln_2', block.norm_mlp),
-            ('attn.c_attn', block.qkv),
-            ('attn.c_proj', block.out),
-            ('mlp.c_fc', block.up),
-            ('mlp.c_proj', block.down),
-        ):
-            state |= _with_bias(f'h.{i}.{name}', module)
-    model.transformer.load_state_dict(state)
-    return model
-
-
-def _with_bias(name: str, module: Any) -> dict[str, torch.Tensor]:
-    weight, bias = module.weight, module.bias
-    if bias is None:
-        bias = torch.zeros(len(weight))
-    return {f'{name}.weight': weight.T if weight.dim() == 2 else weight, f'{name}.bias': bias}
 
 
 if __name__ == '__main__':

@@ -57,6 +57,15 @@ class Job:
             block_size=self.config.model.block_size,
         )
 
+    def prompt(self) -> np.ndarray:
+        """The token ids that are continued."""
+        return self.tokens()[: self.config.bench.prompt_tokens].astype(np.int32)
+
+    @property
+    def exported(self) -> Path:
+        """The folder of the model in Hugging Face's form."""
+        return self.folder / 'exported'
+
     def to_json(self) -> str:
         """One line; `from_json` is its inverse."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -114,7 +123,7 @@ class Worker:
         self._answers.close()
         self._process.wait()
 
-    def call(self, method: str, **arguments: int) -> Any:
+    def call(self, method: str, **arguments: int | bool) -> Any:
         """The answer of a method of the worker's subject.
 
         Raises:

@@ -5,14 +5,16 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
 
 from gptjax import tasks
 from gptjax.config import BenchConfig
+from gptjax.errors import UserError
 from gptjax.modes.bench import report, run
-from gptjax.modes.bench.worker import Job
+from gptjax.modes.bench.worker import Job, Worker
 from gptjax.modes.request import Request
 from tests.conftest import ROOT, replace, run_main
 
@@ -180,7 +182,7 @@ def test_without_pytorch_jax_is_measured_alone(tiny, tmp_path, monkeypatch, caps
     assert run.run(Request(config=config, workdir=tmp_path / 'run', as_json=True)) == 0
     captured = capsys.readouterr()
     result = json.loads(captured.out)
-    assert "PyTorch is not installed: measuring JAX alone. For both: pip install -e '.[torch]'" in (
+    assert "PyTorch is not installed: measuring JAX alone. For both: pip install -e '.[bench]'" in (
         captured.err
     )
     assert result['train']['sides'].keys() == {'jax'}
@@ -189,18 +191,52 @@ def test_without_pytorch_jax_is_measured_alone(tiny, tmp_path, monkeypatch, caps
 
 
 @pytest.mark.torch
-def test_hugging_face_gets_the_same_model(tiny, tmp_path):
-    import torch
+@pytest.mark.parametrize('bias', [True, False])
+def test_peers_continue_a_prompt_with_the_same_tokens(tiny, tmp_path, capsys, bias):
+    """Hugging Face's GPT-2 and CTranslate2 on our export, loaded as a benchmark loads them."""
+    tokens = {'prompt_tokens': 5}
+    config = replace(tiny, model=VARIANTS['gpt2'] | {'bias': bias}, bench=tokens)
+    task = tasks.create(config, print)
+    job = run.make_job(task, tmp_path)
+    with ExitStack() as stack:
+        ours = stack.enter_context(Worker(run.JAX, job))
+        workers = run.start_peers(task, job, ours, stack)
+        assert workers.keys() == {'huggingface', 'ctranslate2'}
+        for worker in workers.values():
+            assert len(worker.call('continuation', tokens=7)) == 7
+            assert worker.call('generate', batch_size=2, tokens=3, texts=1, greedy=False) > 0
+    assert 'Warning' not in capsys.readouterr().err
 
-    from gptjax.modes.bench.torch_subject import as_huggingface
-    from gptjax.modes.bench.torch_twin import Twin
 
-    for bias in (True, False):
-        config = replace(tiny, model=VARIANTS['gpt2'] | {'bias': bias})
-        job = run.make_job(tasks.create(config, print), tmp_path)
-        twin = Twin(config.model, job.vocab_size)
-        twin.load_ours(job.weights())
-        tokens_BT = torch.arange(24).reshape(2, 12) % job.vocab_size
-        with torch.no_grad():
-            expected_BV = as_huggingface(twin).eval()(tokens_BT).logits[:, -1]
-            assert (twin.eval()(tokens_BT) - expected_BV).abs().max() < 1e-4
+@pytest.mark.torch
+def test_a_peer_with_another_model_is_noticed(tiny, tmp_path, capsys, monkeypatch):
+    original = run.export_hf.write
+
+    def wrong(task, params, target):
+        head = -params['embed']['embedding']
+        return original(task, params | {'embed': {'embedding': head}}, target)
+
+    monkeypatch.setattr(run.export_hf, 'write', wrong)
+    task = tasks.create(replace(tiny, model=VARIANTS['gpt2']), print)
+    job = run.make_job(task, tmp_path)
+    with ExitStack() as stack:
+        run.start_peers(task, job, stack.enter_context(Worker(run.JAX, job)), stack)
+    said = capsys.readouterr().err
+    for name in ('Hugging Face, cached', 'CTranslate2, float32'):
+        assert f'Warning: {name} continues the prompt with other tokens' in said
+
+
+def test_a_prompt_that_fills_the_block_is_refused(tiny):
+    config = replace(tiny, bench={'prompt_tokens': tiny.model.block_size})
+    with pytest.raises(UserError, match='leaves no room'):
+        run.time_generation({}, config)
+
+
+def test_the_share_of_the_limit_is_that_of_reading_or_of_arithmetic():
+    """Few rows: all weights are read; many: they are multiplied."""
+    most = {'step_s': 0.5, 'flops_per_s': 1e9, 'weights': 1e6, 'weight_bytes': 4e6}
+    result = {'limit': most | {'bytes_per_s': 8e9}, 'tokens_per_step': 100}
+    assert report.limit(result, {}) == 200
+    assert report.limit(result, {'batch_size': 1}) == pytest.approx(500)  # 2 ms of arithmetic
+    result['limit']['bytes_per_s'] = 1e9
+    assert report.limit(result, {'batch_size': 1}) == pytest.approx(250)  # 4 ms of reading
