@@ -60,7 +60,7 @@ def test_flatten_lists_dotted_names():
         (ModelConfig, {'block_size': 1}, 'model.block_size=1 must be at least 2'),
         (ModelConfig, {'dropout': 1.0}, 'model.dropout=1.0 must be below 1.0'),
         (ModelConfig, {'norm': 'batch'}, "model.norm='batch' is not one of layer, rms"),
-        (ModelConfig, {'dtype': 'float16'}, "model.dtype='float16' is not one of float32"),
+        (ModelConfig, {'dtype': 'float16'}, "model.dtype='float16' is not one of auto, float32"),
         (DataConfig, {'val_fraction': 0.0}, 'data.val_fraction=0.0 must be above 0.0'),
         (DataConfig, {'val_path': 'v.txt'}, 'data.val_path=v.txt needs a training text'),
         (TrainConfig, {'steps': 0}, 'train.steps=0 must be at least 1'),

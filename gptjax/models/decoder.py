@@ -11,7 +11,7 @@ from gptjax.config import ModelConfig
 from gptjax.models.attention import causal_mask
 from gptjax.models.block import Block, make_blocks, norm, position_table, with_positions
 from gptjax.models.cache import Cache, LayerCache
-from gptjax.models.linear import compute_dtype, dense, promote, unembed
+from gptjax.models.linear import compute_dtype, dense, unembed
 from gptjax.models.ngram import NgramEmbedding
 
 
@@ -124,11 +124,8 @@ class Decoder(nn.Module):
 
     def logits(self, x_BTD: jax.Array) -> jax.Array:
         """The output head: (B, T, D) -> (B, T, V); ids that only pad the table get -infinity."""
-        if self.config.tied_head:
-            (table_VD,) = promote(self.embed.embedding, dtype=x_BTD.dtype)
-            logits_BTV = unembed(x_BTD, table_VD)
-        else:
-            logits_BTV = self.head(x_BTD)
+        tied = self.config.tied_head
+        logits_BTV = unembed(x_BTD, self.embed.embedding) if tied else self.head(x_BTD)
         if self.padded_size == self.vocab_size:
             return logits_BTV
         return jnp.where(jnp.arange(self.padded_size) < self.vocab_size, logits_BTV, -jnp.inf)

@@ -40,10 +40,6 @@ def _multiply(x: Array, w: Array, n: int) -> Array:
     return _dot(x, w, (range(x.ndim - n, x.ndim), range(n)))
 
 
-def _multiply_forward(x: Array, w: Array, n: int) -> tuple[Array, tuple[Array, Array]]:
-    return _multiply(x, w, n), (x, w)
-
-
 def _multiply_backward(n: int, x_and_w: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     x, w = x_and_w
     # JAX's own rule gives the gradient of w transposed, and its transposition ends up in every use
@@ -53,25 +49,13 @@ def _multiply_backward(n: int, x_and_w: tuple[Array, Array], dy: Array) -> tuple
     return dx, _dot(x, dy, (batch, batch))
 
 
-_multiply.defvjp(_multiply_forward, _multiply_backward)
+_multiply.defvjp(lambda x, w, n: (_multiply(x, w, n), (x, w)), _multiply_backward)
 
 
-@jax.custom_vjp
 def unembed(x_BTD: Array, table_VD: Array) -> Array:
-    """Products (B, T, V) with all rows of an embedding table; types and gradient as `multiply`."""
-    return _dot(x_BTD, table_VD, ((2,), (1,)))
-
-
-def _unembed_forward(x_BTD: Array, table_VD: Array) -> tuple[Array, tuple[Array, Array]]:
-    return unembed(x_BTD, table_VD), (x_BTD, table_VD)
-
-
-def _unembed_backward(x_and_table: tuple[Array, Array], dy_BTV: Array) -> tuple[Array, Array]:
-    x_BTD, table_VD = x_and_table
-    return _dot(dy_BTV, table_VD, ((2,), (0,))), _dot(dy_BTV, x_BTD, ((0, 1), (0, 1)))
-
-
-unembed.defvjp(_unembed_forward, _unembed_backward)
+    """Products (B, T, V) with all rows of an embedding table; types as in `multiply`."""
+    table_VD = promote(table_VD, dtype=x_BTD.dtype)[0]
+    return _dot(x_BTD, table_VD, ((2,), (1,)))  # Its own gradients are not transposed.
 
 
 def _dot(a: Array, b: Array, axes: tuple[Sequence[int], Sequence[int]]) -> Array:
@@ -83,7 +67,7 @@ def _dot(a: Array, b: Array, axes: tuple[Sequence[int], Sequence[int]]) -> Array
     )
 
 
-def promote(*arrays: Array | None, dtype: Any = None, **_: object) -> list[Array | None]:
+def promote(*arrays: Any, dtype: Any = None, **_: object) -> list[Any]:
     """flax's promotion of inputs and parameters to the compute type, but smaller types stay."""
     wanted = jnp.dtype(dtype)
     return [
@@ -137,8 +121,7 @@ def residual_std(config: ModelConfig) -> float:
 
 def is_multiplied(path: KeyPath) -> bool:
     """Whether the variable is a matrix of a product, not a table, bias or scale."""
-    module, name = path[-2].key, path[-1].key
-    return name == 'kernel' or (name == 'embedding' and module == 'embed')
+    return path[-1].key == 'kernel' or [key.key for key in path[-2:]] == ['embed', 'embedding']
 
 
 def reduced(variables: Any, dtype: str) -> Any:

@@ -48,18 +48,16 @@ class Layout:
         Args:
           config: its `data` of 0 means as many as there are, so far as they divide the batch and
             copies of the model pay.
-          batch_size: rows that are computed at a time.
+          batch_size, tokens: rows that are computed at a time, and their tokens all together.
           params: numbers in the model.
-          tokens: of all these rows together.
 
         Raises:
           UserError: there are too few devices, or they do not divide the batch.
         """
         model_parts = config.fsdp * config.tensor
         most = jax.device_count() // model_parts if copies_pay(params, tokens) else 1
-        data = config.data or _largest_divisor(
-            batch_size // math.gcd(batch_size, config.fsdp), most
-        )
+        rows = batch_size // math.gcd(batch_size, config.fsdp)
+        data = config.data or max((d for d in range(1, most + 1) if rows % d == 0), default=1)
         shape = (data, config.fsdp, config.tensor)
         wanted = math.prod(shape)
         if not 0 < wanted <= jax.device_count():
@@ -131,7 +129,3 @@ def copies_pay(params: int, tokens: int) -> bool:
     device already uses all cores for large matrix products. docs/performance.md has the table.
     """
     return jax.default_backend() != 'cpu' or params <= MOST_PARAMS_PER_TOKEN * tokens
-
-
-def _largest_divisor(number: int, limit: int) -> int:
-    return max((d for d in range(1, limit + 1) if number % d == 0), default=1)

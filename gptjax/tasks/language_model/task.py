@@ -108,8 +108,7 @@ class LanguageModel(base.LossTask):
 
     def weights(self, params: dict, config: SampleConfig) -> dict:
         """The variables to sample and evaluate with, in the type that `sample.weights` names."""
-        auto = config.weights == 'auto'
-        dtype = compute_dtype(self.config.model) if auto else config.weights
+        dtype = config.weights.replace('auto', compute_dtype(self.config.model))
         return reduced(self.variables(params), dtype)
 
     def init_state(self, key: Array) -> steps.TrainState:
@@ -189,14 +188,9 @@ class LanguageModel(base.LossTask):
     def engine(self, params: dict, config: SampleConfig, *, rows: int) -> Engine:
         """An engine for this model, with `rows` rows split over the devices where that pays."""
         layout = Layout(MeshConfig(), rows, params=base.count(params), tokens=rows)
-        return Engine(
-            self.model,
-            layout.copy(self.weights(params, config)),
-            rows=rows,
-            chunk=min(config.chunk, config.max_new_tokens),
-            tokenizer=self.tokenizer,
-            layout=layout,
-        )
+        variables = layout.copy(self.weights(params, config))
+        shape = {'rows': rows, 'chunk': min(config.chunk, config.max_new_tokens)}
+        return Engine(self.model, variables, **shape, tokenizer=self.tokenizer, layout=layout)
 
     def forward(self, params: dict, text: str, *, attention: bool = False) -> inspection.Forward:
         """The logits after each token of a text, and with `attention` all attention weights."""
