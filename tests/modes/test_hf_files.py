@@ -70,10 +70,25 @@ def test_transformers_loads_an_exported_character_model(exported):
     assert tokenizer.unk_token_id in range(len(tokenizer))  # CTranslate2 refuses one without it.
 
 
+@pytest.mark.torch
+def test_an_imported_model_has_the_logits_of_transformers(exported, tmp_path):
+    """By default, on a CPU: the shipped recipe computes in float32 there."""
+    _, folder = exported
+    flags = ['--config=configs/gpt2.py', f'--workdir={tmp_path / "gpt2"}']
+    done = run_main(*flags, '--mode=import', f'--source={folder / "out"}')
+    assert done.returncode == 0, done.stderr
+    text = 'ROMEO:\nBut, soft!'[:16]
+    imported = Run.open(tmp_path / 'gpt2')
+    ids = torch.from_numpy(np.asarray(imported.task.tokenizer.encode(text), np.int64))
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder / 'out').eval()
+    with torch.no_grad():
+        expected = theirs(ids[None]).logits[0].numpy()
+    assert np.abs(imported.forward(text).logits - expected).max() < 1e-4
+
+
 def test_import_undoes_export(exported, verse_file, tmp_path):
     flags, folder = exported
-    gpt2 = ['--config=configs/gpt2.py', '--config.model.dtype=float32']
-    back = [*gpt2, f'--workdir={tmp_path / "back"}']
+    back = ['--config=configs/gpt2.py', f'--workdir={tmp_path / "back"}']
     done = run_main(*back, '--mode=import', f'--source={folder / "out"}')
     assert done.returncode == 0, done.stderr
     said, sample, finetune = done.stderr.splitlines()[-3:]
