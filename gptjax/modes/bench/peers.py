@@ -92,6 +92,11 @@ class CTranslate2(Peer):
         TransformersConverter(str(job.exported)).convert(str(folder))
         self._version = ctranslate2.__version__
         vocabulary = json.loads((folder / 'vocabulary.json').read_text())
+        # A character model has no token of the end, and CTranslate2 no way to be without one.
+        config = folder / 'config.json'
+        about = json.loads(config.read_text())
+        missing = [k for k, v in about.items() if v is None and k.endswith('_token')]
+        config.write_text(json.dumps(about | dict.fromkeys(missing, vocabulary[-1])))
         self._words = [vocabulary[token] for token in self.prompt]
         cores = len(os.sched_getaffinity(0))
         self._generator = ctranslate2.Generator(
@@ -106,6 +111,7 @@ class CTranslate2(Peer):
             min_length=tokens,
             max_length=tokens,
             include_prompt_in_result=False,
+            end_token=[],  # Otherwise it is kept from being drawn until min_length.
         )
         return [result.sequences_ids[0] for result in results]
 

@@ -4,6 +4,7 @@ The parent writes a job (what both sides work on) and asks with one JSON object 
 input; a worker answers likewise on standard output. A worker that is not asked uses no processor.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -119,7 +120,8 @@ class Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._asks.close()
+        with contextlib.suppress(BrokenPipeError):  # It died before it read all of it.
+            self._asks.close()
         self._answers.close()
         self._process.wait()
 
