@@ -9,8 +9,11 @@ import traceback
 from pathlib import Path
 
 
+LOGGERS = ('absl', 'asyncio')
+
+
 class ThreadErrors:
-    """Collects the errors of Orbax's threads (absl's logger) and TensorStore's (unraisable ones).
+    """Collects the errors of Orbax's threads (by their loggers) and TensorStore's (unraisable).
 
     One failed write makes some 40 tracebacks: each array's write fails by itself, and those that
     fail late find the event loop closed. All other errors go where they always go.
@@ -24,15 +27,18 @@ class ThreadErrors:
     def start(self) -> None:
         """Begins to collect; of several objects the latest one collects."""
         self._before, sys.unraisablehook = sys.unraisablehook, self._unraisable
-        logging.getLogger('absl').addFilter(self._log)
+        for name in LOGGERS:
+            logging.getLogger(name).addFilter(self._log)
 
     def stop(self) -> None:
         """Ends it. After a failure it should go on: the last threads report late."""
         sys.unraisablehook = self._before
-        logging.getLogger('absl').removeFilter(self._log)
+        for name in LOGGERS:
+            logging.getLogger(name).removeFilter(self._log)
 
     def _log(self, record: logging.LogRecord) -> bool:
-        if record.levelno < logging.ERROR or 'orbax' not in record.pathname:
+        late = 'exception was never retrieved' in record.getMessage()  # Of a write in asyncio.
+        if record.levelno < logging.ERROR or not (late or 'orbax' in record.pathname):
             return True
         self._write(logging.Formatter('%(asctime)s %(message)s').format(record))
         return False
