@@ -8,7 +8,6 @@ import threading
 import traceback
 from pathlib import Path
 
-
 LOGGERS = ('absl', 'asyncio')
 
 
