@@ -36,16 +36,16 @@ def test_the_arithmetic_of_a_model_is_that_of_its_products():
 
 @pytest.mark.parametrize('devices', [1, 2])
 def test_all_products_are_timed(devices):
-    """Ten times as many take longer: none is computed once for all, or not at all."""
+    """Twenty times as many take longer: none is computed once for all, or not at all."""
     one = Product(2, 128, 256, 256, 'float32')
     few, many = (min(limit.seconds([one] * n, devices) for _ in range(3)) for n in (2, 40))
-    assert many > 4 * few > 0
+    assert many > 2 * few > 0
 
 
-def test_bandwidth_is_measured_at_the_size_that_is_asked_for():
-    """What fits into a cache is read faster than what does not."""
-    small, large = limit.bandwidth(2**16), limit.bandwidth(2**29)
-    assert 1e8 < large < small
+@pytest.mark.parametrize('n_bytes', [2**16, 2**20, 2**26])
+def test_bandwidth_is_a_possible_one_at_every_size(n_bytes):
+    """Neither the calls (far below) nor nothing at all (far above) is what was timed."""
+    assert 1e8 < limit.bandwidth(n_bytes) < 1e13
 
 
 def test_a_batched_product_counts_each_of_its_batch():
