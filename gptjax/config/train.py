@@ -22,10 +22,8 @@ class TrainConfig(Section):
     schedule: str = knob('cosine', 'schedule of the learning rate', choices=('cosine', 'constant'))
     warmup_steps: int = knob(0, 'steps of linear learning-rate warm-up', low=0)
     weight_decay: float = knob(0.1, 'decoupled weight decay of matrices', low=0.0)
-    beta1: float = knob(
-        0.9, "decay rate of Adam's first moment or Muon's momentum", low=0.0, below=1.0
-    )
-    beta2: float = knob(0.99, "decay rate of Adam's second moment", low=0.0, below=1.0)
+    beta1: float = knob(0.9, 'decay rate of the first moment or momentum', low=0.0, below=1.0)
+    beta2: float = knob(0.99, 'decay rate of the second moment', low=0.0, below=1.0)
     grad_clip: float = knob(1.0, 'largest global gradient norm; 0: no clipping', low=0.0)
     eval_every: int = knob(250, 'steps between evaluations', low=1)
     eval_batches: int = knob(4, 'batches per evaluation; 0: the whole split', low=0)

@@ -1,5 +1,6 @@
 """Defaults that most tasks share."""
 
+import abc
 import functools
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -101,12 +102,12 @@ class BaseTask:
         return count(abstract_params(self))
 
 
-class LossTask(BaseTask):
+class LossTask(BaseTask, abc.ABC):
     """A task that lowers one loss."""
 
+    @abc.abstractmethod
     def loss(self, params: dict, batch: steps.Batch, key: Array | None = None) -> Sums:
         """(sum of losses, number of terms) of a batch; the key is for dropout."""
-        raise NotImplementedError
 
     def dropout(self, key: Array | None) -> dict[str, Any]:
         """The arguments that a model needs for dropout; without a key there is none."""

@@ -96,9 +96,8 @@ class JaxSubject:
         from gptjax.generation.engine import generate
 
         config = self._sampling(1, tokens, True)
-        return generate(
-            self.task.engine(self.state.params, config, rows=1), [self._prompt], config
-        )[0]
+        engine = self.task.engine(self.state.params, config, rows=1)
+        return generate(engine, [self._prompt], config)[0]
 
     def _sampling(self, batch_size: int, tokens: int, greedy: bool) -> SampleConfig:
         use = self.task.config.sample
@@ -119,7 +118,10 @@ class JaxSubject:
           and `bytes_per_s` at which all cores read as many.
         """
         batch = self.task.train_batch(0)
-        step_s, flops = self._limit.of_step(self.task.train_step, self.state, batch)
+        accumulate = self.task.config.train.accumulate
+        step_s, flops = self._limit.of_step(
+            self.task.train_step, self.state, batch, accumulate=accumulate
+        )
         weights = self._limit.weights(self.state.params['params'])
         weight_bytes = weights * self._jax.numpy.dtype(self.task.config.model.dtype).itemsize
         return {

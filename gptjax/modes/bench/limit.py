@@ -37,7 +37,7 @@ class Product(NamedTuple):
         return 2 * self.batch * self.rows * self.inner * self.columns
 
 
-def of_step(train_step: Callable, state: Any, batch: dict) -> tuple[float, int]:
+def of_step(train_step: Callable, state: Any, batch: dict, *, accumulate: int) -> tuple[float, int]:
     """Least seconds of a train step's matrix products, and how many operations they are.
 
     On a CPU also with the rows split over one device for each core, whichever is faster.
@@ -45,7 +45,7 @@ def of_step(train_step: Callable, state: Any, batch: dict) -> tuple[float, int]:
     rows = {len(values) for values in batch.values()}.pop()
     counts = {1, jax.device_count() if jax.default_backend() == 'cpu' else 1}
     times, flops = [], 0
-    for n in (n for n in counts if rows % n == 0):
+    for n in (n for n in counts if rows % (n * accumulate) == 0):
         part = {name: values[: rows // n] for name, values in batch.items()}
         found = products(train_step, state, part)
         flops = n * sum(product.flops for product in found)

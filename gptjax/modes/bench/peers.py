@@ -3,6 +3,7 @@
 See `gptjax.modes.bench.worker`; the job's mode names the peer.
 """
 
+import abc
 import importlib.util
 import json
 import os
@@ -17,12 +18,14 @@ PACKAGES = {'huggingface': 'transformers', 'ctranslate2': 'ctranslate2'}
 
 
 def installed() -> list[str]:
-    """The peers that can be measured here; all of them need PyTorch to read the export."""
-    names = [name for name, package in PACKAGES.items() if importlib.util.find_spec(package)]
-    return names if importlib.util.find_spec('torch') else []
+    """The peers that can be measured here; CTranslate2 converts what transformers has read."""
+    found = {name: importlib.util.find_spec(name) for name in ('torch', *PACKAGES.values())}
+    if not (found['torch'] and found['transformers']):
+        return []
+    return [name for name, package in PACKAGES.items() if found[package]]
 
 
-class Peer:
+class Peer(abc.ABC):
     """What a worker is asked for; a subclass continues one prompt in several rows."""
 
     def __init__(self, job: Job) -> None:
@@ -40,9 +43,9 @@ class Peer:
         """The likeliest tokens after the prompt."""
         return list(self.texts(1, tokens, True)[0])
 
+    @abc.abstractmethod
     def texts(self, batch_size: int, tokens: int, greedy: bool) -> Sequence[Sequence[int]]:
         """New tokens of each row."""
-        raise NotImplementedError
 
 
 class HuggingFace(Peer):

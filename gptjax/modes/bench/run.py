@@ -5,9 +5,8 @@ import datetime
 import functools
 import importlib.util
 import json
-import statistics
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from gptjax.interop import hf_gpt2
 from gptjax.models.linear import compute_dtype
 from gptjax.modes import export_hf
 from gptjax.modes.bench import machine, peers, report
+from gptjax.modes.bench.turns import compare, in_turns
 from gptjax.modes.bench.worker import Arrays, Job, Worker
 from gptjax.modes.request import Request
 from gptjax.tasks.language_model.task import LanguageModel
@@ -46,6 +46,11 @@ def run(request: Request) -> int:
         raise UserError(
             f'--mode=bench compares language models, and {config.name} is a {config.task}; '
             'use a config such as configs/char.py'
+        )
+    if config.bench.prompt_tokens >= config.model.block_size:
+        raise UserError(
+            f'bench.prompt_tokens={config.bench.prompt_tokens} leaves no room in '
+            f'model.block_size={config.model.block_size}; lower the first or raise the second'
         )
     has_torch = importlib.util.find_spec('torch') is not None
     if not has_torch:
@@ -80,9 +85,8 @@ def run(request: Request) -> int:
             workers |= cached
             result['generate'] = time_generation(workers, config)
             result['about'] = {name: worker.call('about') for name, worker in workers.items()}
-            result['limit'] = workers['jax'].call(
-                'limit'
-            )  # Last, since it takes memory of its own.
+            # Last, since it takes memory of its own.
+            result['limit'] = workers['jax'].call('limit')
     workdir.mkdir(parents=True, exist_ok=True)
     write_atomically(workdir / 'bench.json', json.dumps(result, indent=1).encode() + b'\n')
     report.draw(result, workdir / 'bench.png')
@@ -212,11 +216,6 @@ def time_generation(workers: dict[str, Worker], config: Config) -> dict:
     sides = {name: worker for name, worker in workers.items() if name != 'torch_compile'}
     alone = {name: worker for name, worker in sides.items() if name not in peers.PACKAGES}
     short = min(config.model.block_size - config.bench.prompt_tokens, 255)
-    if short < 1:
-        raise UserError(
-            f'bench.prompt_tokens={config.bench.prompt_tokens} leaves no room in '
-            f'model.block_size={config.model.block_size}; lower the first or raise the second'
-        )
     many = config.bench.batch_size
     result: dict[str, Any] = {
         'batch_1': _time_texts(sides, config, 1, short),
@@ -245,51 +244,3 @@ def huggingface_has(config: Config) -> bool:
         and model.activation != 'relu2'
         and not (model.qk_norm or model.scale_embedding)
     )
-
-
-def in_turns(
-    timers: Mapping[str, Callable[[int], float]], config: Config, tokens: int, trial: int
-) -> dict[str, dict]:
-    """Tokens a second of each side: A B C A B C ..., each turn about `turn_s` long.
-
-    Args:
-      timers: for each side, how many times -> the seconds they took.
-      config: its `bench` says how long to measure.
-      tokens: done each time.
-      trial: how many times to do it to see how long it takes, after once to warm up.
-    """
-    counts = {}
-    for name, timer in timers.items():
-        timer(1)
-        counts[name] = max(1, round(config.bench.turn_s / (timer(trial) / trial)))
-    speeds: dict[str, list[float]] = {name: [] for name in timers}
-    for _ in range(config.bench.rounds):
-        for name, timer in timers.items():
-            speeds[name].append(tokens * counts[name] / timer(counts[name]))
-    return {name: summary(values) for name, values in speeds.items()}
-
-
-def summary(speeds: list[float]) -> dict:
-    """Median, least and most of some tokens a second, with all of them in order."""
-    return {
-        'tokens_per_s': statistics.median(speeds),
-        'least': min(speeds),
-        'most': max(speeds),
-        'all': speeds,
-    }
-
-
-def compare(measured: dict[str, dict]) -> dict:
-    """Adds the ratios of ours over each other side, turn by turn, and over the best: `ratio`."""
-    ours = measured['jax']['all']
-    ratios = {}
-    for name, figures in measured.items():
-        if name != 'jax':
-            pairs = [a / b for a, b in zip(ours, figures['all'], strict=True)]
-            ratios[name] = {'median': statistics.median(pairs), 'all': pairs}
-    result: dict[str, Any] = {'sides': measured, 'ratios': ratios}
-    torch_sides = [name for name in ratios if name.startswith('torch')]
-    if torch_sides:
-        best = max(torch_sides, key=lambda name: measured[name]['tokens_per_s'])
-        result |= {'best': best, 'ratio': ratios[best]['median']}
-    return result

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ import pytest
 from gptjax import tasks
 from gptjax.config import BenchConfig
 from gptjax.errors import UserError
-from gptjax.modes.bench import report, run
+from gptjax.modes.bench import machine, peers, report, run, turns
 from gptjax.modes.bench.worker import Job, Worker
 from gptjax.modes.request import Request
 from tests.conftest import ROOT, replace, run_main
@@ -91,14 +92,14 @@ def test_a_side_that_is_twice_as_slow_halves_its_ratio(tiny):
     ratios = []
     for twin_s in (0.002, 0.004):
         sides = {'jax': Sleeper(0.002), 'torch_eager': Sleeper(twin_s)}
-        measured = run.compare(run.in_turns(sides, config, tokens=100, trial=3))
+        measured = turns.compare(turns.in_turns(sides, config, tokens=100, trial=3))
         ratios.append(measured['ratio'])
     assert ratios == pytest.approx([1.0, 2.0], rel=1e-6)
 
 
 def test_the_ratio_is_over_the_best_of_pytorchs_modes():
     sides = {'jax': [300.0, 330.0], 'torch_eager': [100.0, 110.0], 'torch_compile': [150.0, 150.0]}
-    compared = run.compare({name: run.summary(speeds) for name, speeds in sides.items()})
+    compared = turns.compare({name: turns.summary(speeds) for name, speeds in sides.items()})
     assert compared['best'] == 'torch_compile'
     assert compared['ratio'] == pytest.approx(2.1)
     assert compared['ratios']['torch_eager']['all'] == [3.0, 3.0]
@@ -226,10 +227,28 @@ def test_a_peer_with_another_model_is_noticed(tiny, tmp_path, capsys, monkeypatc
         assert f'Warning: {name} continues the prompt with other tokens' in said
 
 
-def test_a_prompt_that_fills_the_block_is_refused(tiny):
+def test_a_prompt_that_fills_the_block_is_refused_before_anything_is_measured(tiny, tmp_path):
     config = replace(tiny, bench={'prompt_tokens': tiny.model.block_size})
-    with pytest.raises(UserError, match='leaves no room'):
-        run.time_generation({}, config)
+    with pytest.raises(UserError, match=r'bench\.prompt_tokens=.* leaves no room'):
+        run.run(Request(config=config, workdir=tmp_path / 'run'))
+
+
+@pytest.mark.parametrize(
+    ('packages', 'expected'),
+    [
+        ({'torch', 'transformers', 'ctranslate2'}, ['huggingface', 'ctranslate2']),
+        ({'torch', 'transformers'}, ['huggingface']),
+        ({'torch', 'ctranslate2'}, []),
+        ({'transformers', 'ctranslate2'}, []),
+    ],
+)
+def test_peers_are_those_whose_packages_are_all_there(monkeypatch, packages, expected):
+    monkeypatch.setattr(peers.importlib.util, 'find_spec', lambda name: name in packages or None)
+    assert peers.installed() == expected
+
+
+def test_the_hardware_is_the_processor_with_its_cores():
+    assert re.fullmatch(r'.+, \d+ cores(, [A-Z0-9 -]+)*', machine.hardware())
 
 
 def test_the_share_of_the_limit_is_that_of_reading_or_of_arithmetic():

@@ -52,3 +52,16 @@ def test_a_batched_product_counts_each_of_its_batch():
     q, k = np.ones((3, 2, 5, 8), np.float32), np.ones((3, 2, 7, 8), np.float32)
     (found,) = limit.products(lambda q, k: jnp.einsum('bnth,bnsh->bnts', q, k), q, k)
     assert found == Product(6, 5, 8, 7, 'float32')
+
+
+def test_rows_are_split_over_devices_only_where_the_micro_batches_allow_it():
+    """8 rows in 8 micro-batches are computed on one device alone; each part needs all of them."""
+
+    def train_step(w, batch):
+        parts = batch['x'].reshape(-1, 8, 4).swapaxes(0, 1)
+        return jax.lax.map(lambda x: x @ w, parts)
+
+    batch = {'x': np.ones((8, 4), np.float32)}
+    took, flops = limit.of_step(train_step, jnp.ones((4, 5)), batch, accumulate=8)
+    assert took > 0
+    assert flops == 2 * 8 * 4 * 5
