@@ -1,6 +1,7 @@
 """The command line: every mistake is one line on standard error, with the right status, at once."""
 
 import ast
+import functools
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ from gptjax.errors import UserError
 from tests.conftest import ROOT, one_line, run_main
 
 CHAR = '--config=configs/char.py:small'
+OWN_TEXT = '--config.data.path=README.md'  # A corpus would be fetched first, with a line about it.
 
 
 def test_help_answers_in_under_a_second_and_loads_nothing_heavy():
@@ -83,7 +85,11 @@ def test_help_answers_in_under_a_second_and_loads_nothing_heavy():
         ([CHAR, '--mode=eval', '--workdir=zz'], 1, 'no trained model in zz; train it first: .*zz'),
         ([CHAR, '--config.data.path=none.txt'], 1, 'cannot read none.txt .No such file'),
         ([CHAR, '--config.data.corpus=x'], 1, "data.corpus='x' is unknown; known are shakes"),
-        ([CHAR, '--config.mesh.data=3'], 1, 'mesh.data=3 .* needs 3 devices, and there are 1'),
+        (
+            [CHAR, OWN_TEXT, '--config.mesh.data=3'],
+            1,
+            'mesh.data=3 .* needs 3 devices, and there are 1',
+        ),
     ],
 )
 def test_mistakes(args, status, message, tmp_path):
@@ -277,6 +283,8 @@ def test_ctrl_c_outside_training_is_quiet():
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell's background job ignores Ctrl-C, and so would all that it starts.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout.readline() == 'ready\n'
     process.send_signal(signal.SIGINT)
