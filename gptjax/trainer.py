@@ -12,7 +12,7 @@ from gptjax.config import Config
 from gptjax.config.schema import flatten
 from gptjax.console import say
 from gptjax.errors import UserError
-from gptjax.models.linear import compute_dtype
+from gptjax.models.linear import compute_dtype, matmul_dtype
 from gptjax.parallel.mesh import Layout
 from gptjax.tasks.protocols import Task
 from gptjax.training.loop import Outcome, abstract_state, initial_state, train
@@ -90,8 +90,9 @@ def _tell_changes(config: Config, workdir: Path) -> None:
 
 def _require_same(task: Task, workdir: Path) -> None:
     """Raises UserError if the work directory holds another model, tokenizer or text."""
-    before = tasks.load(run_files.load_config(workdir), workdir).fingerprint()
-    now = task.fingerprint()
+    config = run_files.load_config(workdir)
+    before = {'task': config.task} | tasks.load(config, workdir).fingerprint()
+    now = {'task': task.config.task} | task.fingerprint()
     differing = [
         f'{name} was {before.get(name)} and is {now.get(name)}'
         for name in sorted(before.keys() | now.keys())
@@ -109,7 +110,9 @@ def _announce(task: Task, layout: Layout) -> None:
     kind, count = layout.mesh.devices.flat[0].device_kind, layout.mesh.size
     found = 'No GPU found' if jax.default_backend() == 'cpu' else f'Found {kind}'
     copies = f'split over {count} devices' if count > 1 else 'on one device'
-    dtype = compute_dtype(task.config.model)
+    dtype, factors = compute_dtype(task.config.model), matmul_dtype(task.config)
+    if factors != dtype and 'train.matmul_dtype' in task.reads:
+        dtype += f' with {factors} products'
     train_config = task.config.train
     say(f'{found}: training {task.config.name}, {task.describe_model()}, in {dtype} {copies}')
     say(

@@ -16,6 +16,12 @@ class TrainConfig(Section):
     steps_per_call: int = knob(1, 'optimizer steps per device call; more helps tiny models', low=1)
     accumulate: int = knob(1, 'micro-batches per optimizer step, to save memory', low=1)
     logits_chunk: int = knob(0, 'positions per row with logits in memory at a time; 0: all', low=0)
+    matmul_dtype: str = knob(
+        'auto',
+        'type to which training rounds what it multiplies with weights; auto: bfloat16 on a CPU '
+        'with AVX-512 BF16 or AMX, otherwise that of model.dtype',
+        choices=('auto', 'float32', 'bfloat16'),
+    )
     optimizer: str = knob('adamw', 'update rule', choices=('adamw', 'muon', 'adam', 'sgd'))
     learning_rate: float = knob(1e-3, 'peak learning rate', above=0.0)
     min_learning_rate: float = knob(0.0, 'learning rate at the end of the decay', low=0.0)

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gptjax.config import ModelConfig
+from gptjax.config import Config, ModelConfig
+from gptjax.parallel import devices
 
 Axes = int | tuple[int, ...]
 KeyPath = tuple[jax.tree_util.DictKey, ...]  # of a parameter: the names of modules
@@ -26,44 +27,54 @@ def compute_dtype(config: ModelConfig) -> str:
     return 'float32' if device.platform == 'cpu' else 'bfloat16'
 
 
+def matmul_dtype(config: Config) -> str:
+    """The type to which training rounds what it multiplies with weights, `auto` resolved."""
+    if config.train.matmul_dtype != 'auto':
+        return config.train.matmul_dtype
+    rounds = jax.default_backend() == 'cpu' and devices.BFLOAT16 & devices.cpu_flags()
+    return 'bfloat16' if rounds else compute_dtype(config.model)
+
+
 def multiply(x: Array, w: Array, dims: Any, **_: object) -> Array:
     """`jax.lax.dot_general` of the last axes of x with the first of w, made for its gradient.
 
-    If w has a smaller type than x, x is rounded to it and the product is summed in the type of x.
+    If w has a smaller type than x, everything that is multiplied, also for the gradients, is
+    rounded to it, and sums are in the type of x.
     """
     (contracted, _), _ = dims
-    return _multiply(x, w, len(contracted))
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _multiply(x: Array, w: Array, n: int) -> Array:
-    return _dot(x, w, (range(x.ndim - n, x.ndim), range(n)))
-
-
-def _multiply_backward(n: int, x_and_w: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
-    x, w = x_and_w
-    # JAX's own rule gives the gradient of w transposed, and its transposition ends up in every use
-    # of it: the norm, the clipping and both moments of AdamW stride through memory.
-    batch = range(x.ndim - n)
-    dx = _dot(dy, w, (range(len(batch), dy.ndim), range(n, w.ndim)))
-    return dx, _dot(x, dy, (batch, batch))
-
-
-_multiply.defvjp(lambda x, w, n: (_multiply(x, w, n), (x, w)), _multiply_backward)
+    return _multiply(x, w, len(contracted), False)
 
 
 def unembed(x_BTD: Array, table_VD: Array) -> Array:
     """Products (B, T, V) with all rows of an embedding table; types as in `multiply`."""
-    table_VD = promote(table_VD, dtype=x_BTD.dtype)[0]
-    return _dot(x_BTD, table_VD, ((2,), (1,)))  # Its own gradients are not transposed.
+    return _multiply(x_BTD, promote(table_VD, dtype=x_BTD.dtype)[0], 1, True)
 
 
-def _dot(a: Array, b: Array, axes: tuple[Sequence[int], Sequence[int]]) -> Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _multiply(x: Array, w: Array, n: int, outputs_first: bool) -> Array:
+    inputs = range(w.ndim - n, w.ndim) if outputs_first else range(n)
+    return _dot(x, w, (range(x.ndim - n, x.ndim), inputs), w.dtype)
+
+
+def _multiply_backward(
+    n: int, outputs_first: bool, x_and_w: tuple[Array, Array], dy: Array
+) -> tuple[Array, Array]:
+    x, w = x_and_w
+    batch = range(x.ndim - n)
+    outputs = range(w.ndim - n) if outputs_first else range(n, w.ndim)
+    dx = _dot(dy, w, (range(len(batch), dy.ndim), outputs), w.dtype)
+    # JAX's own rule gives the gradient of w transposed, and its transposition ends up in every use
+    # of it: the norm, the clipping and both moments of AdamW stride through memory.
+    pair = (dy, x) if outputs_first else (x, dy)
+    return dx, _dot(*pair, (batch, batch), w.dtype).astype(w.dtype)
+
+
+_multiply.defvjp(lambda x, w, *how: (_multiply(x, w, *how), (x, w)), _multiply_backward)
+
+
+def _dot(a: Array, b: Array, axes: tuple[Sequence[int], Sequence[int]], factors: Any) -> Array:
     return jax.lax.dot_general(
-        a.astype(b.dtype) if b.dtype.itemsize < a.dtype.itemsize else a,
-        b,
-        (axes, ((), ())),
-        preferred_element_type=a.dtype,
+        *(a.astype(factors), b.astype(factors), (axes, ((), ()))), preferred_element_type=a.dtype
     )
 
 

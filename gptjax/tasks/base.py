@@ -14,13 +14,15 @@ from jax import Array
 from gptjax.config import Config
 from gptjax.config.schema import flatten
 from gptjax.errors import UserError
+from gptjax.models.linear import matmul_dtype, reduced
 from gptjax.parallel.mesh import Layout
+from gptjax.tasks.curves import plot_losses
 from gptjax.text.tokenizers import Tokenizer
 from gptjax.training import steps
 from gptjax.training.diagnosis import diagnose
 from gptjax.training.learner import Learner
 from gptjax.training.losses import Sums
-from gptjax.training.metrics import Row, plot_losses
+from gptjax.training.metrics import Row
 from gptjax.training.optim import Optimizer, make_optimizer
 
 if TYPE_CHECKING:
@@ -107,12 +109,16 @@ class LossTask(BaseTask, abc.ABC):
 
     @abc.abstractmethod
     def loss(self, params: dict, batch: steps.Batch, key: Array | None = None) -> Sums:
-        """(sum of losses, number of terms) of a batch; the key is for dropout."""
+        """(sum of losses, number of terms) of a batch; a key means training."""
 
     def dropout(self, key: Array | None) -> dict[str, Any]:
         """The arguments that a model needs for dropout; without a key there is none."""
         drops = key is not None and self.config.model.dropout > 0
         return {'train': drops, 'rngs': {'dropout': key} if drops else None}
+
+    def factors(self, variables: dict, key: Array | None) -> dict:
+        """What a model is applied to: in training, with a key, matrices in train.matmul_dtype."""
+        return variables if key is None else reduced(variables, matmul_dtype(self.config))
 
     def measure(
         self, params: dict, layout: Layout, batches: Iterable[steps.Batch]

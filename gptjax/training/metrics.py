@@ -1,12 +1,11 @@
-"""The meter of a run, metrics.jsonl, loss.png, and how near the hardware's limit a run is."""
+"""The meter of a run, metrics.jsonl, and how near the hardware's limit a run is."""
 
 import contextlib
 import json
 import math
-import textwrap
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,9 +13,6 @@ import numpy as np
 from gptjax.errors import UserError
 from gptjax.files import write_atomically
 from gptjax.training.steps import Metrics
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Row = dict[str, Any]
 
@@ -170,31 +166,3 @@ def require_finite(step: int, values: dict) -> None:
                 'it; usual causes: train.learning_rate too high, train.grad_clip off, no '
                 'train.warmup_steps. Change one and train again, from the last checkpoint if any'
             )
-
-
-def plot_losses(rows: list[Row], title: str, verdict: str = '') -> 'Figure':
-    """Training and validation loss against the step, with the best step marked."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5), layout='constrained')
-    axes = figure.add_subplot(title=title, xlabel='optimizer step', ylabel='loss (nats per token)')
-    if verdict:
-        figure.text(0.01, 0.0, textwrap.fill(verdict, 110), fontsize=8, va='bottom')
-        figure.set_layout_engine('constrained', rect=(0, 0.06, 1, 0.94))
-    axes.spines[['top', 'right']].set_visible(False)
-    axes.grid(alpha=0.3)
-    train = [(row['step'], row['train_loss']) for row in rows if 'train_loss' in row]
-    val = [(row['step'], row['val_loss']) for row in rows if 'val_loss' in row]
-    if train:
-        axes.plot(*zip(*train, strict=True), color='#9bb8d3', linewidth=1, label='training')
-    if val:
-        axes.plot(*zip(*val, strict=True), 'o-', color='#1f4e79', markersize=3, label='validation')
-        best = min(val, key=lambda point: point[1])
-        label = f'best: {best[1]:.4f} at step {best[0]}'
-        axes.plot(*best, '*', color='#d1495b', markersize=14, label=label)
-        # The first steps, near ln(V), would flatten everything that is worth seeing.
-        highest = max(loss for step, loss in train + val if step >= 0.05 * max(val)[0])
-        axes.set_ylim(min(loss for _, loss in train + val) - 0.05, highest + 0.05)
-    if train or val:
-        axes.legend(frameon=False)
-    return figure

@@ -1,6 +1,7 @@
 """Linear maps: their gradients, weights of a smaller type, and the type of computation."""
 
 import dataclasses
+import functools
 import types
 
 import jax
@@ -8,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gptjax.config import ModelConfig
+from gptjax.config import Config, ModelConfig, TrainConfig
 from gptjax.models import linear
 from gptjax.models.decoder import Decoder
 from gptjax.models.linear import compute_dtype, unembed
 from gptjax.modes.bench import limit
+from gptjax.parallel import devices
 
 SMALL = ModelConfig(block_size=8, n_layer=2, n_head=2, n_embd=16, tied_head=True, dtype='float32')
 
@@ -52,6 +54,39 @@ def test_the_head_and_its_gradients_are_those_of_a_plain_product():
 
     ours, plain = gradients(unembed), gradients(lambda x, table: x @ table.T)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), ours, plain)
+
+
+@pytest.mark.parametrize('flag', ['avx512_bf16', 'amx_bf16', 'avx2'])
+def test_training_rounds_products_exactly_where_the_cpu_multiplies_bfloat16(monkeypatch, flag):
+    monkeypatch.setattr(devices, 'cpu_flags', lambda: {'sse', flag})
+    config = Config(model=SMALL)
+    wanted = 'float32' if flag == 'avx2' else 'bfloat16'
+    assert linear.matmul_dtype(config) == wanted
+    assert compute_dtype(config.model) == 'float32'  # Everything else, and all but training.
+    for asked in ('float32', 'bfloat16'):
+        config = dataclasses.replace(config, train=TrainConfig(matmul_dtype=asked))
+        assert linear.matmul_dtype(config) == asked
+
+
+@pytest.mark.parametrize('tied_head', [True, False])
+def test_gradients_of_rounded_weights_are_products_of_rounded_factors(tied_head):
+    """All three products of each matrix, and the gradients differ by rounding alone."""
+    model = Decoder(dataclasses.replace(SMALL, tied_head=tied_head, residual_init='plain'), 7)
+    tokens_BT = jnp.arange(6).reshape(1, 6)
+    params = model.init(jax.random.key(1), tokens_BT)
+
+    def loss(dtype, params):
+        logits_BTV, _ = model.apply(linear.reduced(params, dtype), tokens_BT)
+        return -jax.nn.log_softmax(logits_BTV)[..., 3].sum()
+
+    rounded_loss = functools.partial(loss, 'bfloat16')
+    exact, rounded = (jax.grad(functools.partial(loss, t))(params) for t in ('float32', 'bfloat16'))
+    for a, b in zip(*map(jax.tree.leaves, (exact, rounded)), strict=True):
+        assert b.dtype == jnp.float32
+        assert np.linalg.norm(a - b) < 0.03 * np.linalg.norm(a)
+    kinds = [product.dtype for product in limit.products(jax.grad(rounded_loss), params)]
+    attention = 3 * 2 * SMALL.n_layer  # its products have no weights
+    assert kinds.count('bfloat16') == len(kinds) - attention == 3 * (6 * SMALL.n_layer + 1)
 
 
 @pytest.mark.parametrize('tied_head', [True, False])

@@ -23,13 +23,14 @@ WIDTH = 2**10  # of the rows that are read
 
 
 class Product(NamedTuple):
-    """`batch` products of (rows, inner) @ (inner, columns) in a type."""
+    """`batch` products of (rows, inner) @ (inner, columns) in a type, summed in another."""
 
     batch: int
     rows: int
     inner: int
     columns: int
     dtype: str
+    sum_dtype: str
 
     @property
     def flops(self) -> int:
@@ -87,7 +88,9 @@ def _product(equation: Any) -> Product:
     count = math.prod(lhs.shape[i] for i in batch)
     inner = math.prod(lhs.shape[i] for i in contracting)
     rows = math.prod(lhs.shape) // (count * inner)
-    return Product(count, rows, inner, math.prod(rhs.shape) // (count * inner), str(rhs.dtype))
+    columns = math.prod(rhs.shape) // (count * inner)
+    types = str(rhs.dtype), str(equation.outvars[0].aval.dtype)
+    return Product(count, rows, inner, columns, *types)
 
 
 def seconds(all_products: list[Product], devices: int = 1) -> float:
@@ -103,10 +106,11 @@ def seconds(all_products: list[Product], devices: int = 1) -> float:
     @functools.partial(jax.shard_map, mesh=mesh, in_specs=P('data'), out_specs=P('data'))
     def multiply(operands: list) -> jax.Array:
         done = jnp.zeros(1)
-        for lhs, rhs in operands:
+        for (lhs, rhs), product in zip(operands, all_products, strict=True):
             # The barriers keep XLA from leaving out products, or parts of them, and their order.
             lhs, done = jax.lax.optimization_barrier((lhs[0], done))
-            done = done + jax.lax.optimization_barrier(lhs @ rhs[0]).ravel()[:1]
+            y = jnp.matmul(lhs, rhs[0], preferred_element_type=product.sum_dtype)
+            done = done + jax.lax.optimization_barrier(y).ravel()[:1]
         return done
 
     return _least(functools.partial(multiply, operands))

@@ -7,6 +7,8 @@ import resource
 import sys
 from pathlib import Path
 
+from gptjax.parallel.devices import cpu_flags
+
 EXTENSIONS = {
     'avx2': 'AVX2',
     'avx512f': 'AVX-512',
@@ -17,14 +19,11 @@ EXTENSIONS = {
 
 def hardware() -> str:
     """The processor, its cores, and the vector extensions that matter to matrix products."""
-    name, extensions = platform.processor() or platform.machine(), []
-    about = Path('/proc/cpuinfo')
+    name, about = platform.processor() or platform.machine(), Path('/proc/cpuinfo')
     if about.exists():
         lines = dict(re.findall(r'^(.+?)\s*: (.+)$', about.read_text(), re.MULTILINE))
         name = lines.get('model name', name)
-        extensions = [
-            EXTENSIONS[flag] for flag in lines.get('flags', '').split() if flag in EXTENSIONS
-        ]
+    extensions = [words for flag, words in EXTENSIONS.items() if flag in cpu_flags()]
     return ', '.join([name, f'{os.cpu_count()} cores', *extensions])
 
 

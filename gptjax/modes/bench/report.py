@@ -6,6 +6,8 @@ NAMES = {
     'jax': 'gptjax',
     'torch_eager': 'PyTorch, eager',
     'torch_compile': 'PyTorch, compiled',
+    'torch_eager_bfloat16': 'PyTorch, eager, bf16',
+    'torch_compile_bfloat16': 'PyTorch, compiled, bf16',
     'huggingface': 'Hugging Face, cached',
     'ctranslate2': 'CTranslate2, float32',
 }

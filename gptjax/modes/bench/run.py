@@ -21,7 +21,7 @@ from gptjax.console import say
 from gptjax.errors import UserError
 from gptjax.files import write_atomically
 from gptjax.interop import hf_gpt2
-from gptjax.models.linear import compute_dtype
+from gptjax.models.linear import compute_dtype, matmul_dtype
 from gptjax.modes import export_hf
 from gptjax.modes.bench import machine, peers, report
 from gptjax.modes.bench.turns import compare, in_turns
@@ -77,6 +77,8 @@ def run(request: Request) -> int:
         with ExitStack() as stack:
             workers = {'jax': stack.enter_context(Worker(JAX, job))}
             modes = ['eager', *(['compile'] if config.bench.torch_compile else [])]
+            if job.config.model.dtype != job.config.train.matmul_dtype == 'bfloat16':
+                modes += [f'{mode}_bfloat16' for mode in modes]  # As fast as it can be, too.
             for mode in modes if has_torch else []:
                 mode_job = dataclasses.replace(job, mode=mode)
                 workers[f'torch_{mode}'] = stack.enter_context(Worker(TWIN, mode_job))
@@ -107,14 +109,16 @@ def make_job(task: LanguageModel, folder: Path) -> Job:
     np.savez(folder / 'weights.npz', **weights)
     schedule = make_optimizer(task.config.train).schedule
     split = task.corpus.splits[0]
-    model = dataclasses.replace(task.config.model, dtype=compute_dtype(task.config.model))
+    config = task.config
+    model = dataclasses.replace(config.model, dtype=compute_dtype(config.model))
+    train = dataclasses.replace(config.train, matmul_dtype=matmul_dtype(config))
     return Job(
-        config=dataclasses.replace(task.config, model=model),
+        config=dataclasses.replace(config, model=model, train=train),
         vocab_size=task.tokenizer.vocab_size,
         folder=folder,
         tokens_path=split.path,
         tokens_dtype=split.tokens.dtype.name,
-        learning_rates=tuple(float(schedule(i)) for i in range(min(100, task.config.train.steps))),
+        learning_rates=tuple(float(schedule(i)) for i in range(min(100, train.steps))),
     )
 
 
@@ -129,7 +133,8 @@ def parity(job: Job) -> dict:
       `no_gradient`: the names of what has none.
     """
     model = dataclasses.replace(job.config.model, dropout=0.0, dtype='float32')
-    config = dataclasses.replace(job.config, model=model)
+    train = dataclasses.replace(job.config.train, matmul_dtype='float32')
+    config = dataclasses.replace(job.config, model=model, train=train)
     job = dataclasses.replace(job, config=config, exact=True, mode='eager')
     with Worker(JAX, job) as ours, Worker(TWIN, job) as theirs:
         gradients = [side.call('gradients') for side in (ours, theirs)]
@@ -213,7 +218,8 @@ def time_generation(workers: dict[str, Worker], config: Config) -> dict:
     Within a block, also by the peers with a cache. `long` is as many tokens as
     `sample.max_new_tokens`, past the block, which the peers cannot.
     """
-    sides = {name: worker for name, worker in workers.items() if name != 'torch_compile'}
+    once = ('jax', 'torch_eager', *peers.PACKAGES)
+    sides = {name: worker for name, worker in workers.items() if name in once}
     alone = {name: worker for name, worker in sides.items() if name not in peers.PACKAGES}
     short = min(config.model.block_size - config.bench.prompt_tokens, 255)
     many = config.bench.batch_size

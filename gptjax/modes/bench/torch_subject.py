@@ -31,7 +31,7 @@ class TorchSubject:
     """The twin and its optimizer, with the methods that a worker is asked for."""
 
     def __init__(self, job: worker.Job) -> None:
-        """Builds the model with the job's weights, in the job's mode: eager or compile."""
+        """Builds the model with the job's weights, in the job's mode."""
         torch.manual_seed(0)
         self.job = job
         config = job.config
@@ -42,10 +42,9 @@ class TorchSubject:
         self.twin.load_ours(job.weights())
         self.twin.to(self.device)
         self.optimizer = make_optimizer(self.twin, config.train, fused=True)
-        self.model = torch.compile(self.twin) if job.mode == 'compile' else self.twin
-        self.autocast = torch.autocast(
-            self.device, torch.bfloat16, enabled=config.model.dtype == 'bfloat16'
-        )
+        self.model = torch.compile(self.twin) if job.mode.startswith('compile') else self.twin
+        rounds = config.model.dtype == 'bfloat16' or job.mode.endswith('bfloat16')
+        self.autocast = torch.autocast(self.device, torch.bfloat16, enabled=rounds)
         self.step = 0
 
     def gradients(self) -> dict[str, np.ndarray]:

@@ -35,7 +35,7 @@ class Job:
     tokens_path: Path
     tokens_dtype: str
     learning_rates: tuple[float, ...]  # of the first steps, for the side that has no schedule
-    mode: str = ''  # of the subject: eager or compile, for PyTorch
+    mode: str = ''  # for PyTorch: eager or compile, or these with _bfloat16
     exact: bool = False  # float32 without shortcuts, to compare results
 
     def weights(self) -> Arrays:

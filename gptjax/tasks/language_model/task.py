@@ -121,10 +121,10 @@ class LanguageModel(base.LossTask):
         return steps.init_state(params, self.optimizer, key)
 
     def loss(self, params: dict, batch: steps.Batch, key: Array | None = None) -> Sums:
-        """(sum of nats, number of targets) of a batch; with a key, dropout is on."""
+        """(sum of nats, number of targets) of a batch; a key means training."""
         if lora.COLLECTION in params:  # Only the change learns: no gradient of the rest is made.
             params = params | {'params': jax.lax.stop_gradient(params['params'])}
-        params = self.variables(params)
+        params = self.factors(self.variables(params), key)
         model, targets = self.model, (batch['targets'], batch['lengths'])
         dropout = self.dropout(key)
         x_BTD, _ = apply(model, params, batch['inputs'], **dropout, method='hidden')

@@ -113,7 +113,7 @@ class Translation(base.LossTask):
     def loss(self, params: dict, batch: steps.Batch, key: Array | None = None) -> Sums:
         """(sum of nats, number of targets) of a batch; with a key, dropout and smoothing are on."""
         inputs = batch['source'], batch['source_lengths'], batch['inputs']
-        logits_BTV = apply(self.model, params, *inputs, **self.dropout(key))
+        logits_BTV = apply(self.model, self.factors(params, key), *inputs, **self.dropout(key))
         smoothing = self.config.translation.label_smoothing if key is not None else 0.0
         return cross_entropy(logits_BTV, batch['targets'], batch['lengths'], smoothing)
 

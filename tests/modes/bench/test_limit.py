@@ -18,7 +18,7 @@ def test_products_are_found_wherever_they_are():
         return jax.lax.cond(x[0, 0] > 0, lambda x: x @ w, lambda x: x @ w.T, x).sum()
 
     x, w = jnp.ones((2, 4)), jnp.ones((4, 4))
-    once = Product(1, 2, 4, 4, 'float32')
+    once = Product(1, 2, 4, 4, 'float32', 'float32')
     assert limit.products(function, x, w) == [once] * 5
     assert limit.products(jax.grad(lambda w: (x @ w).sum()), w)[0] == once
 
@@ -37,7 +37,7 @@ def test_the_arithmetic_of_a_model_is_that_of_its_products():
 @pytest.mark.parametrize('devices', [1, 2])
 def test_all_products_are_timed(devices):
     """Twenty times as many take longer: none is computed once for all, or not at all."""
-    one = Product(2, 128, 256, 256, 'float32')
+    one = Product(2, 128, 256, 256, 'float32', 'float32')
     few, many = (min(limit.seconds([one] * n, devices) for _ in range(3)) for n in (2, 40))
     assert many > 2 * few > 0
 
@@ -51,7 +51,7 @@ def test_bandwidth_is_a_possible_one_at_every_size(n_bytes):
 def test_a_batched_product_counts_each_of_its_batch():
     q, k = np.ones((3, 2, 5, 8), np.float32), np.ones((3, 2, 7, 8), np.float32)
     (found,) = limit.products(lambda q, k: jnp.einsum('bnth,bnsh->bnts', q, k), q, k)
-    assert found == Product(6, 5, 8, 7, 'float32')
+    assert found == Product(6, 5, 8, 7, 'float32', 'float32')
 
 
 def test_rows_are_split_over_devices_only_where_the_micro_batches_allow_it():
