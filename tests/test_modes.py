@@ -34,6 +34,10 @@ REFUSALS = {
 SLOW = {('train', 'gan'), ('bench', 'language_model')}  # These compile for a minute.
 
 
+def test_each_task_is_in_the_table_above():
+    assert RECIPES.keys() == tasks.TASKS.keys()
+
+
 @pytest.fixture(scope='module')
 def home(tmp_path_factory):
     """A folder with a text for each task and the golden work directories."""
@@ -105,6 +109,11 @@ def test_a_fourth_task_is_one_line_in_the_table(monkeypatch, tmp_path, capsys):
     found = gptjax.load(tmp_path / 'run')
     assert found.step == 200
     assert abs(float(found.params['mean']) - 1.09) < 0.05  # The mean of the bytes of 'gptjax'.
+    monkeypatch.setitem(tasks.TASKS, 'average', 'tests.tasks.fourth:Mean')
+    with pytest.raises(UserError, match=r'cannot be continued: task was mean and is average\. Use'):
+        train.run(
+            dataclasses.replace(more, config=dataclasses.replace(more.config, task='average'))
+        )
     assert found.generate('') == f'{float(found.params["mean"]):.2f}'
     with pytest.raises(UserError, match=r'sample\.top_k=3 has no effect with task=mean'):
         found.generate('', top_k=3)
