@@ -1,5 +1,6 @@
 """Finding what is in the work directory of a run."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from gptjax.training.checkpoint import Checkpoints
 from gptjax.training.learner import Learner
 from gptjax.training.loop import abstract_state
 from gptjax.training.steps import TrainState
+
+# Orbax warns of a file of its own that has no use here, each time that a run is loaded.
+logging.getLogger('absl').addFilter(lambda record: 'Metadata file does not exist' not in record.msg)
 
 
 def config_path(workdir: Path) -> Path:

@@ -1,5 +1,6 @@
-"""Draws the curves of a run that has one loss: loss.png."""
+"""Draws the curves of a run: loss.png, and what a notebook shows."""
 
+import io
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -9,11 +10,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def plot_losses(rows: list[Row], title: str, verdict: str = '') -> 'Figure':
-    """Training and validation loss against the step, with the best step marked."""
+def new_figure(height: float) -> 'Figure':
+    """A figure 8 inches wide that notebooks show by themselves, without pyplot's global state."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 5), layout='constrained')
+    class Shown(Figure):
+        def _repr_png_(self) -> bytes:
+            self.savefig(png := io.BytesIO(), dpi=100)
+            return png.getvalue()
+
+    return Shown(figsize=(8, height), layout='constrained')
+
+
+def plot_losses(rows: list[Row], title: str, verdict: str = '') -> 'Figure':
+    """Training and validation loss against the step, with the best step marked."""
+    figure = new_figure(5)
     axes = figure.add_subplot(title=title, xlabel='optimizer step', ylabel='loss (nats per token)')
     if verdict:
         figure.text(0.01, 0.0, textwrap.fill(verdict, 110), fontsize=8, va='bottom')

@@ -1,5 +1,6 @@
-"""What a run shows while it goes: a bar on a terminal, plain lines elsewhere; on standard error."""
+"""What a run shows while it goes, on standard error: a bar where one can be seen, else lines."""
 
+import importlib.util
 import sys
 import time
 from typing import Self
@@ -21,7 +22,8 @@ class RunProgress:
         self._said = time.monotonic()
         self._bar: Progress | None = None
         console = Console(stderr=True)
-        if sys.stderr.isatty() or console.is_jupyter:
+        in_notebook = console.is_jupyter and importlib.util.find_spec('ipywidgets')
+        if sys.stderr.isatty() or in_notebook:
             self._bar = Progress(
                 TextColumn('training'),
                 BarColumn(),

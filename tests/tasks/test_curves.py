@@ -16,5 +16,7 @@ from gptjax.tasks.curves import plot_losses
     ids=len,
 )
 def test_curves_can_be_drawn(tmp_path, rows):
-    plot_losses(rows, 'a title').savefig(tmp_path / 'loss.png')
+    figure = plot_losses(rows, 'a title')
+    figure.savefig(tmp_path / 'loss.png')
     assert (tmp_path / 'loss.png').read_bytes().startswith(b'\x89PNG')
+    assert figure._repr_png_().startswith(b'\x89PNG')  # What a notebook shows.

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from gptjax.tasks.curves import new_figure
 from gptjax.training.metrics import Row
 
 if TYPE_CHECKING:
@@ -16,9 +17,7 @@ LIKENESSES = (
 
 def plot(rows: list[Row], title: str) -> 'Figure':
     """The losses of both players and the gradient penalty, and the sentences' figures below."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 8), layout='constrained')
+    figure = new_figure(8)
     players, likenesses = figure.subplots(2, 1, sharex=True)
     players.set(title=title, ylabel='loss')
     likenesses.set(xlabel='step of the generator', ylabel='distance, or share', ylim=(-0.02, 1.02))
