@@ -9,7 +9,7 @@ from tests.conftest import ROOT, run_main
 ARGUMENTS = {
     'bigram': [''],
     'bpe': [''],
-    'char': ['small', 'baby'],
+    'char': ['small', 'laptop', 'baby'],
     'char_nanogpt': ['cpu', 'gpu'],
     'gpt2': ['124m', '355m', '774m', '1558m'],
     'gpt2_finetune': ['shakespeare', 'hafez'],

@@ -152,5 +152,5 @@ def test_recipes_have_names():
     assert gptjax.recipe('bpe').data.tokenizer == 'bpe'
     with pytest.raises(UserError, match=r"recipe 'chra' is unknown; did you mean char\?"):
         gptjax.recipe('chra')
-    with pytest.raises(UserError, match=r'char.py:huge is unknown; use :small or :baby'):
+    with pytest.raises(UserError, match=r'char.py:huge is unknown; use :small, :laptop or :baby'):
         gptjax.recipe('char:huge')

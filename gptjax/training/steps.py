@@ -50,7 +50,7 @@ def init_state(params: dict, optimizer: Optimizer, key: jax.Array) -> TrainState
 def make_train_step(loss_fn: LossFn, optimizer: Optimizer, accumulate: int) -> TrainStep:
     """A train step whose batch is computed in `accumulate` parts, one after the other.
 
-    Parts are weighted by what they count, so their number changes memory and nothing else.
+    Parts are weighted by what they count: their number changes memory and rounding, nothing else.
 
     Returns:
       (TrainState, batch) -> (TrainState, metrics), to be jitted by the caller. Metrics are

@@ -83,6 +83,9 @@ def test_logits_in_chunks_never_exist_as_a_whole(task, state):
 
 @pytest.mark.parametrize('accumulate', [2, 8])
 def test_accumulation_equals_one_large_batch_with_unequal_masks(task, state, accumulate):
+    # In bfloat16 the gradients of each part are rounded by themselves.
+    exact = dataclasses.replace(task.config.train, matmul_dtype='float32')
+    task = dataclasses.replace(task, config=dataclasses.replace(task.config, train=exact))
     # SGD, whose update is the gradient: Adam's first step would only show its sign.
     sgd = Optimizer(optax.sgd(1.0), lambda _: 1.0)
     batch = masked_batch(task)
