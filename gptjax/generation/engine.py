@@ -81,7 +81,8 @@ class Engine:
         self._model, self._params = model, params
         self._chunk, self._tokenizer = chunk, tokenizer
         self._banned = tokenizer.banned if tokenizer else ()
-        self._put = layout.put if layout is not None and layout.rows > 1 else lambda arrays: arrays
+        self._put_first = layout.put if layout is not None else lambda arrays: arrays
+        self._put = self._put_first if layout and layout.rows > 1 else lambda arrays: arrays
         self._slots, self._device_rows = slots, None
         self._block_size = model.config.block_size
         self._rows: list[_Request | None] = [None] * rows
@@ -261,7 +262,8 @@ class Engine:
         most = self._block_size + self._chunk
         slots = max(self._slots, min(_bucket(max(needed, width) + self._chunk), most))
         if self._device_rows is None:
-            self._device_rows = self._put(Rows.empty(self._model, len(self._rows), slots))
+            # Where the programs leave them: elsewhere, these would be compiled once more for it.
+            self._device_rows = self._put_first(Rows.empty(self._model, len(self._rows), slots))
         elif slots > self._slots:
             self._slot = self._slots
             self._device_rows = widen(self._device_rows, slots)

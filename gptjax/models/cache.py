@@ -54,7 +54,7 @@ class Cache(flax.struct.PyTreeNode):
             tuple(jnp.zeros(shape, compute_dtype(config)) for _ in range(config.n_layer))
             for _ in range(2)
         )
-        pos_BS = jnp.full((batch_size, slots), NO_POSITION)
+        pos_BS = jnp.full((batch_size, slots), NO_POSITION, jnp.int32)
         tokens_BS = jnp.zeros_like(pos_BS) if config.ngram > 1 else None
         return cls(k_MSH, v_MSH, pos_BS, tokens_BS, jnp.int32(0))
 

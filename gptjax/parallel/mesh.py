@@ -84,7 +84,8 @@ class Layout:
 
     def put(self, batch: Any, axis: int = 0) -> Any:
         """Host arrays (this process's rows) -> device arrays, split along the axis of the rows."""
-        sharding = NamedSharding(self.mesh, P(*[None] * axis, ('data', 'fsdp')))
+        axes = tuple(name for name in ('data', 'fsdp') if self.mesh.shape[name] > 1)
+        sharding = NamedSharding(self.mesh, P(*[None] * axis, axes) if axes else P())
         if jax.process_count() == 1:
             whole = NamedSharding(self.mesh, P())  # Scalars have no rows.
             shardings = jax.tree.map(lambda x: sharding if np.ndim(x) > axis else whole, batch)

@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gptjax.config import ModelConfig, SampleConfig
+from gptjax.config import MeshConfig, ModelConfig, SampleConfig
 from gptjax.generation import engine as engines
 from gptjax.generation.decode import decode_chunk, place
 from gptjax.generation.engine import Engine, kept_length
 from gptjax.generation.rules import RowRules, Rules, choose
 from gptjax.models.decoder import Decoder
+from gptjax.parallel.mesh import Layout
 
 V, BLOCK = 13, 12
 CONFIG = ModelConfig(
@@ -180,6 +181,20 @@ def test_requests_of_any_mix_share_one_program():
         list(engine.run())
     assert decode_chunk._cache_size() == compiled[0]
     assert place._cache_size() - compiled[1] <= 2 * 3  # A power of two of rows, and of tokens.
+
+
+@pytest.mark.parametrize('rows', [1, 4])
+def test_the_second_text_of_an_engine_compiles_nothing(rows):
+    """The first rows are where the programs leave them, and of the same types."""
+    (model, params), layout = make(), Layout(MeshConfig(), rows)
+    engine = Engine(model, layout.copy(params), rows=rows, chunk=3, layout=layout)
+    counts = []
+    for seed in range(3):
+        for prompt in [SHORT] * rows:
+            engine.submit(prompt, seed=seed, max_new_tokens=5)
+        list(engine.run())
+        counts.append((place._cache_size(), decode_chunk._cache_size()))
+    assert counts[0] == counts[1] == counts[2]
 
 
 def test_a_growing_cache_changes_nothing():
