@@ -6,7 +6,9 @@ python main.py --config=configs/char.py:laptop --mode=train   # 4.3M parameters
 python main.py --config=configs/char.py:baby --mode=train     # 10.7M parameters, nanoGPT's size
 
 :small takes 2 minutes on 2 CPU cores and ends near 1.52 nats per character. 3.1M of its parameters
-are n-gram embedding tables, of which each character reads three rows. :baby is not timed yet.
+are n-gram embedding tables, of which each character reads three rows. :laptop takes 9 minutes on 2
+CPU cores with AVX-512 BF16 and ends at 1.464 on tiny Shakespeare (--config.data.path), below the
+1.470 of nanoGPT's :baby on an A100; chosen on training text held out. :baby is not timed yet.
 """
 
 from gptjax.config import default_config
