@@ -15,7 +15,9 @@ from gptjax.training.loop import abstract_state
 from gptjax.training.steps import TrainState
 
 # Orbax warns of a file of its own that has no use here, each time that a run is loaded.
-logging.getLogger('absl').addFilter(lambda record: 'Metadata file does not exist' not in record.msg)
+logging.getLogger('absl').addFilter(
+    lambda record: 'Metadata file does not exist' not in record.getMessage()
+)
 
 
 def config_path(workdir: Path) -> Path:

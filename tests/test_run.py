@@ -1,6 +1,7 @@
 """A run as an object: what Python users see of it."""
 
 import dataclasses
+import logging
 import subprocess
 import sys
 import tarfile
@@ -154,3 +155,12 @@ def test_recipes_have_names():
         gptjax.recipe('chra')
     with pytest.raises(UserError, match=r'char.py:huge is unknown; use :small, :laptop or :baby'):
         gptjax.recipe('char:huge')
+
+
+def test_loading_a_run_does_not_warn_and_other_messages_still_come(runs, caplog):
+    log = logging.getLogger('absl')
+    with caplog.at_level(logging.WARNING, logger='absl'):
+        gptjax.load(runs / 'char')
+        assert caplog.messages == []
+        log.warning(ValueError('a message need not be a text'))
+    assert caplog.messages == ['a message need not be a text']

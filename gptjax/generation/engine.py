@@ -262,7 +262,7 @@ class Engine:
         most = self._block_size + self._chunk
         slots = max(self._slots, min(_bucket(max(needed, width) + self._chunk), most))
         if self._device_rows is None:
-            # Where the programs leave them: elsewhere, these would be compiled once more for it.
+            # On the devices where the programs leave them, or the next text would compile again.
             self._device_rows = self._put_first(Rows.empty(self._model, len(self._rows), slots))
         elif slots > self._slots:
             self._slot = self._slots
