@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 PACKAGE = ROOT / 'gptjax'
 # From the bottom to the top; a package stands for its modules.
 LAYERS = (
-    ('config', 'errors', 'files', 'console', 'extras', 'thread_errors'),
+    ('config', 'errors', 'chips', 'files', 'console', 'extras', 'thread_errors'),
     ('text', 'models', 'parallel'),
     ('training', 'generation'),
     ('run_files', 'manifest', 'interop'),

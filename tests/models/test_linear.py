@@ -56,6 +56,27 @@ def test_the_head_and_its_gradients_are_those_of_a_plain_product():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), ours, plain)
 
 
+@pytest.mark.parametrize('inputs', [3, 192, 383, 768, 3 * 257])
+def test_one_row_is_multiplied_in_parts_of_the_sum(inputs):
+    """As decoding without a batch does, and with the gradients of a plain product."""
+    x_BTI = jax.random.normal(jax.random.key(0), (1, 1, inputs))
+    w_INH = jax.random.normal(jax.random.key(1), (inputs, 2, 5))
+
+    def loss(product, x, w):
+        return jnp.sum(product(x, w) ** 2)
+
+    def ours(x, w):
+        return linear.multiply(x, w, (((2,), (0,)), ((), ())))
+
+    plain = functools.partial(jnp.einsum, 'BTI,INH->BTNH')
+    assert ours(x_BTI, w_INH).shape == (1, 1, 2, 5)
+    np.testing.assert_allclose(ours(x_BTI, w_INH), plain(x_BTI, w_INH), rtol=1e-4, atol=1e-4)
+    got, wanted = (
+        jax.grad(functools.partial(loss, f), (0, 1))(x_BTI, w_INH) for f in (ours, plain)
+    )
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-3), got, wanted)
+
+
 @pytest.mark.parametrize('flag', ['avx512_bf16', 'amx_bf16', 'avx2'])
 def test_training_rounds_products_exactly_where_the_cpu_multiplies_bfloat16(monkeypatch, flag):
     monkeypatch.setattr(devices, 'cpu_flags', lambda: {'sse', flag})

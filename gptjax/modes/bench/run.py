@@ -16,6 +16,7 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 
 from gptjax import tasks
+from gptjax.chips import model_flops_utilization
 from gptjax.config import Config
 from gptjax.console import say
 from gptjax.errors import UserError
@@ -30,7 +31,6 @@ from gptjax.modes.request import Request
 from gptjax.tasks.language_model.task import LanguageModel
 from gptjax.tasks.protocols import Task
 from gptjax.training.checkpoint import flat_leaves
-from gptjax.training.metrics import model_flops_utilization
 from gptjax.training.optim import make_optimizer
 from gptjax.training.steps import run_key
 

@@ -189,7 +189,8 @@ class LanguageModel(base.LossTask):
         """An engine for this model, with `rows` rows split over the devices where that pays."""
         layout = Layout(MeshConfig(), rows, params=base.count(params), tokens=rows)
         variables = layout.copy(self.weights(params, config))
-        shape = {'rows': rows, 'chunk': min(config.chunk, config.max_new_tokens)}
+        calls = -(-config.max_new_tokens // config.chunk)
+        shape = {'rows': rows, 'chunk': -(-config.max_new_tokens // calls)}  # No steps left over.
         return Engine(self.model, variables, **shape, tokenizer=self.tokenizer, layout=layout)
 
     def forward(self, params: dict, text: str, *, attention: bool = False) -> inspection.Forward:
