@@ -26,6 +26,7 @@ MODES = {
     'sample': 'gptjax.modes.sample',
     'eval': 'gptjax.modes.evaluate',
     'data': 'gptjax.modes.data',
+    'explain': 'gptjax.modes.explain',
     'bench': 'gptjax.modes.bench.run',
     'import': 'gptjax.modes.import_hf',
     'export': 'gptjax.modes.export_hf',
@@ -45,7 +46,7 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_string('prompt_file', None, 'A prompt a line; - is standard input.', **both)
     flags.DEFINE_string('source', '', 'Of --mode=import: a folder or a name on the hub.', **both)
     flags.DEFINE_string('target', '', 'Of --mode=export: a new folder.', **both)
-    flags.DEFINE_string('html', '', 'Of --mode=sample: a page to write the texts to.', **both)
+    flags.DEFINE_string('html', '', 'A page to write, of --mode=sample and explain.', **both)
     flags.DEFINE_bool(
         'compilation_cache', True, 'Keep compiled programs in the cache folder.', **both
     )

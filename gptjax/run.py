@@ -18,6 +18,7 @@ from gptjax.training.metrics import Row, read_metrics
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from gptjax.explain.page import Explained
     from gptjax.tasks.language_model.inspection import Forward, Score
 
 
@@ -65,13 +66,7 @@ class Run:
 
     def stream(self, prompts: Sequence[str], **sampling: Any) -> Iterator[Piece]:
         """As `generate`, piece by piece: `Piece.id` is the number of the row."""
-        names = [field.name for field in dataclasses.fields(SampleConfig)]
-        if unknown := [name for name in sampling if name not in names]:
-            raise UserError(f'sample.{unknown[0]} is unknown; {nearest(unknown[0], names)}')
-        config = dataclasses.replace(self.config.sample, **sampling)
-        # Only what is asked for now: older versions kept knobs without an effect in their runs.
-        asked = Config(task=self.config.task, sample=SampleConfig(**sampling))
-        tasks.refuse_unread(asked, self.task.reads, ('sample',))
+        config = self._sampling(sampling)
         return self.task.stream(self.params, self.task.prompts(prompts), config)
 
     def evaluate(self, text: str | Path | None = None) -> Report:
@@ -87,6 +82,15 @@ class Run:
         """The log-probability of each token of a text."""
         return self._language_model().score(self.params, text)
 
+    def explain(self, *texts: str, **sampling: Any) -> 'Explained':
+        """A page about the model's predictions, token by token: `to_html()`, `to_json()`.
+
+        `texts` is a prompt, or a prompt and its continuation; `sampling` as in `generate`.
+        """
+        config = self._sampling(sampling)
+        title = f'{self.config.name}, step {self.step}'
+        return self._language_model().explain(self.params, texts or ('',), config, title)
+
     @property
     def metrics(self) -> list[Row]:
         """The rows of metrics.jsonl."""
@@ -95,6 +99,17 @@ class Run:
     def plot(self) -> 'Figure':
         """The curves of the run, as a figure that notebooks show."""
         return self.task.plot(self.metrics, title=f'{self.config.name} in {self.workdir}')
+
+    def _sampling(self, knobs: dict[str, Any]) -> SampleConfig:
+        """The run's sampling with other values of some knobs, which the task must read."""
+        names = [field.name for field in dataclasses.fields(SampleConfig)]
+        if unknown := [name for name in knobs if name not in names]:
+            raise UserError(f'sample.{unknown[0]} is unknown; {nearest(unknown[0], names)}')
+        config = dataclasses.replace(self.config.sample, **knobs)
+        # Only what is asked for now: older versions kept knobs without an effect in their runs.
+        asked = Config(task=self.config.task, sample=SampleConfig(**knobs))
+        tasks.refuse_unread(asked, self.task.reads, ('sample',))
+        return config
 
     def _language_model(self) -> Any:
         if not hasattr(self.task, 'forward'):

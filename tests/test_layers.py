@@ -13,7 +13,7 @@ LAYERS = (
     ('config', 'errors', 'chips', 'files', 'console', 'extras', 'thread_errors'),
     ('text', 'models', 'parallel'),
     ('training', 'generation'),
-    ('run_files', 'manifest', 'interop'),
+    ('run_files', 'manifest', 'interop', 'explain'),
     ('tasks',),
     ('run', 'trainer', 'recipes'),
     ('modes',),

@@ -92,7 +92,7 @@ def choose(
 
     def adjusted(logits_BV: jax.Array) -> jax.Array:
         logits_BV = penalize_repetition(logits_BV, seen_BV, rules.repetition_penalty_B)
-        logits_BV = scaled(logits_BV)
+        logits_BV = scaled(logits_BV, rules.temperature_B)
         logits_BV = jax.lax.cond(
             rules.truncates,
             lambda x_BV: truncate(x_BV, rules.top_k_B, rules.top_p_B),
@@ -101,15 +101,18 @@ def choose(
         )
         return min_p(logits_BV, rules.min_p_B)
 
-    def scaled(logits_BV: jax.Array) -> jax.Array:
-        # Relative to the likeliest: a tiny temperature then gives -infinity, never +infinity.
-        logits_BV -= jnp.max(logits_BV, -1, keepdims=True)
-        temperature_B = rules.temperature_B
-        return logits_BV / jnp.where(temperature_B > 0, temperature_B, 1)[:, None]
-
-    logits_BV = jax.lax.cond(rules.adjusts, adjusted, scaled, logits_BV)
+    logits_BV = jax.lax.cond(
+        rules.adjusts, adjusted, lambda x_BV: scaled(x_BV, rules.temperature_B), logits_BV
+    )
     noisy_BV = logits_BV + jnp.where(rules.temperature_B[:, None] > 0, gumbel_BV, 0)
     return jnp.argmax(noisy_BV, axis=-1).astype(jnp.int32)
+
+
+def scaled(logits_BV: jax.Array, temperature_B: Array) -> jax.Array:
+    """Logits over the temperature, where it is not 0, and the likeliest one at 0."""
+    # Relative to the likeliest: a tiny temperature then gives -infinity, never +infinity.
+    logits_BV -= jnp.max(logits_BV, -1, keepdims=True)
+    return logits_BV / jnp.where(temperature_B > 0, temperature_B, 1)[:, None]
 
 
 def truncate(logits_BV: jax.Array, k_B: Array, p_B: Array) -> jax.Array:

@@ -2,12 +2,12 @@
 
 import html
 import os
-import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
 from gptjax.errors import UserError
 from gptjax.files import write_atomically
+from gptjax.text.display import direction
 
 MARK = '<meta name="generator" content="gptjax">'
 STYLE = """
@@ -18,12 +18,6 @@ p { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; padding: 1.5rem 0
 p { border-top: 1px solid #8884 }
 b { font-weight: normal; opacity: 0.6 }
 """
-
-
-def direction(text: str) -> str:
-    """'rtl' or 'ltr', by the first letter that has one (Unicode's annex 9, rules P2 and P3)."""
-    kinds = map(unicodedata.bidirectional, text)
-    return 'rtl' if next((k for k in kinds if k in ('L', 'R', 'AL')), 'L') != 'L' else 'ltr'
 
 
 def render(title: str, samples: Iterable[tuple[str, str]]) -> str:

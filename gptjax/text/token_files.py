@@ -5,8 +5,10 @@ than a small one. A cache folder holds `train.bin`, `val.bin`, `tokenizer.json` 
 its name is a hash of the texts' contents and of everything else that decides what the files hold.
 """
 
+import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import mmap
 import shutil
@@ -69,14 +71,11 @@ def prepare(
     take long. Raises UserError if a file is missing, unreadable, empty or not UTF-8.
     """
     sha256 = source_sha256(source, say)
-    recipe = [sha256, source.has_documents, *(getattr(data, name) for name in DECIDING)]
-    recipe += [tokenizer.to_json()] if tokenizer else []
-    name = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
-    folder = cache_folder(data) / 'tokens' / name
+    folder = _folder(sha256, source.has_documents, data, tokenizer)
     if not (folder / 'about.json').exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix='.') as workspace:
-            made = Path(workspace) / name
+            made = Path(workspace) / folder.name
             made.mkdir()
             _encode(source, data, tokenizer, sha256, made, say)
             try:
@@ -94,6 +93,31 @@ def prepare(
         open_split(folder / 'val.bin', dtype, about['val_chars']),
         about['sha256'],
     )
+
+
+def cached_train(sha256: str, data: DataConfig, tokenizer: Tokenizer) -> Split | None:
+    """The training split that `prepare` made, if the cache still has it.
+
+    Args:
+      sha256: of the texts.
+      data: as it was for `prepare`.
+      tokenizer: of the tokens.
+    """
+    for documents, given in itertools.product((True, False), (None, tokenizer)):
+        folder = _folder(sha256, documents, data, given)
+        with contextlib.suppress(OSError, ValueError, KeyError, UserError):  # None, or damaged.
+            about = json.loads((folder / 'about.json').read_text())
+            if tokenizers.from_json((folder / 'tokenizer.json').read_text()) == tokenizer:
+                return open_split(folder / 'train.bin', about['dtype'], about['train_chars'])
+    return None
+
+
+def _folder(sha256: str, has_documents: bool, data: DataConfig, given: Tokenizer | None) -> Path:
+    """Where the token files of some texts are, if they are cached."""
+    recipe = [sha256, has_documents, *(getattr(data, name) for name in DECIDING)]
+    recipe += [given.to_json()] if given else []
+    name = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
+    return cache_folder(data) / 'tokens' / name
 
 
 def open_split(path: Path, dtype: str, chars: int, windows: bool = False) -> Split:

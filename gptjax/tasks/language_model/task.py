@@ -14,6 +14,8 @@ from gptjax import run_files
 from gptjax.config import Config, MeshConfig, ModelConfig, SampleConfig
 from gptjax.console import Say
 from gptjax.errors import UserError
+from gptjax.explain import language_model
+from gptjax.explain.page import Explained
 from gptjax.generation.engine import Engine, Piece, submit_all
 from gptjax.models import lora
 from gptjax.models.attention import uses_cudnn, why_not_cudnn
@@ -203,6 +205,12 @@ class LanguageModel(base.LossTask):
         """The log-probability of each token of a text."""
         tokens = encode_prompt(text, self.tokenizer, self.config.data)
         return inspection.score(self.model, self.variables(params), tokens)
+
+    def explain(
+        self, params: dict, texts: Sequence[str], config: SampleConfig, title: str
+    ) -> Explained:
+        """All that --mode=explain shows of a text: a prompt, and what the user or it continues."""
+        return language_model.explain(self, params, texts, sampling=config, title=title)
 
     def fingerprint(self) -> dict[str, Any]:
         """What has to be the same for a run to be continued."""

@@ -1,0 +1,156 @@
+"""An explanation as one page of HTML that needs nothing else, in at most some megabytes."""
+
+import base64
+import dataclasses
+import hashlib
+import json
+from importlib import resources
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from gptjax.explain.sizes import Size
+from gptjax.explain.views import Explanation
+
+MOST_BYTES = 3_000_000
+FRAME_BYTES = 60_000  # about what the page has besides its data
+NO_LAYERS = 'A bigram model has no layers: its prediction is a row of a table.'
+NO_TEXT = 'The training text is not in the cache, so it was not searched.'
+POSITIONS = {
+    'learned': 'Each position has a learned vector, which is added to the token: a row each.',
+    'sinusoidal': 'Sine and cosine in turns are added to the token: a row for each position. The '
+    'frequency falls with the dimension.',
+    'rotary': 'Rotary positions add nothing to a token: queries and keys are turned by an angle '
+    'that grows with the position, so a score depends on the distance alone.',
+    'none': 'Nothing is added for a position: only the causal mask tells the order.',
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Explained:
+    """An explanation, and what the page says of the model besides."""
+
+    title: str
+    model: str  # in some words
+    summary: str  # in a sentence or two
+    vocab_size: int
+    sizes: list[Size]
+    numbers: Explanation
+
+    def to_json(self) -> str:
+        """The numbers of the page as one JSON object."""
+        return json.dumps(self.numbers, default=_plain)
+
+    def to_html(self) -> str:
+        """The page, with its style, script and data in it."""
+        numbers = self.numbers
+        data, left_out = _packed(numbers)
+        folder = resources.files('gptjax.explain')
+        style, script = ((folder / f'explain.{kind}').read_text() for kind in ('css', 'js'))
+        environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+        return environment.from_string((folder / 'explain.html').read_text()).render(
+            about=self,
+            data=_for_script(data),
+            # Ours, and inside elements whose content is no markup.
+            style=jinja2.filters.Markup(style),
+            script=jinja2.filters.Markup(script),
+            hashes={'style': _hash(style), 'script': _hash(script)},
+            numbers=numbers,
+            has_picture=data['positions'] is not None,
+            left_out=left_out,
+            no_layers=NO_LAYERS,
+            no_text=NO_TEXT,
+            positions=POSITIONS,
+        )
+
+
+def _packed(numbers: Explanation) -> tuple[dict[str, Any], str]:
+    """What the script reads, and a sentence about what the size of the page left out."""
+    data = {**numbers, 'rules_shown': _rules_in_use(numbers['rules']), 'positions': None}
+    positions, parts = numbers['positions'], numbers['parts']
+    if positions is not None and positions['table'] is not None:
+        data['positions'] = _half(positions['table'])
+    if numbers['attention'] is None:
+        return data, ''
+    data['parts'] = parts | {'logits': _half(parts['logits'].reshape(len(parts['names']), -1))}
+    data['attention'] = None
+    space = MOST_BYTES - FRAME_BYTES - len(_for_script(data))
+    count = len(numbers['attention']['weights'])
+    layers = [{name: x[i] for name, x in numbers['attention'].items()} for i in range(count)]
+    shown = [
+        {'weights': _triangle(layer['weights']), 'value_norms': _half(layer['value_norms'])}
+        for layer in layers
+    ]
+    walked = [
+        {name: _half(layer[name]) for name in ('queries', 'keys', 'values')} for layer in layers
+    ]
+    size, walk_size = (len(json.dumps(packed[0])) for packed in (shown, walked))
+    with_picture = _spread(count, space // size)
+    with_walk = _spread(count, (space - size * len(with_picture)) // walk_size)
+    with_walk = [i for i in with_walk if i in with_picture]
+    data['attention'] = [
+        shown[i] | (walked[i] if i in with_walk else {}) if i in with_picture else None
+        for i in range(count)
+    ]
+    return data, _left_out(count, with_picture, with_walk)
+
+
+def _left_out(count: int, with_picture: list[int], with_walk: list[int]) -> str:
+    """Which of the layers are there, if it is not all of them."""
+    if len(with_walk) == count:
+        return ''
+    pictures, walks = (', '.join(map(str, found)) for found in (with_picture, with_walk))
+    return (
+        f'To keep the page small, it has pictures of the layers {pictures or "(none)"} of {count}, '
+        f'and queries, keys and values of the layers {walks or "(none)"}.'
+    )
+
+
+def _spread(count: int, room: int) -> list[int]:
+    """At most `room` of `count` layers, evenly spread, the last one among them."""
+    room = max(0, min(count, room))
+    return sorted({count - 1 - i * count // room for i in range(room)})
+
+
+def _rules_in_use(rules: dict[str, float]) -> dict[str, float]:
+    neutral = {'temperature': 1, 'top_k': 0, 'top_p': 1, 'min_p': 0, 'repetition_penalty': 1}
+    return {name: value for name, value in rules.items() if value != neutral[name]}
+
+
+def _half(array: np.ndarray) -> dict[str, Any]:
+    """Half-precision floats."""
+    return _pack('half', array.shape, array.astype('<f2'))
+
+
+def _triangle(weights_NTT: np.ndarray) -> dict[str, Any]:
+    """The lower triangles of weights from 0 to 1, a byte each."""
+    rows, columns = np.tril_indices(weights_NTT.shape[-1])
+    bytes_NK = np.rint(255 * weights_NTT[:, rows, columns]).astype(np.uint8)
+    return _pack('triangle', weights_NTT.shape, bytes_NK)
+
+
+def _pack(kind: str, shape: tuple[int, ...], array: np.ndarray) -> dict[str, Any]:
+    return {'type': kind, 'shape': shape, 'data': base64.b64encode(array.tobytes()).decode()}
+
+
+def _for_script(data: dict[str, Any]) -> str:
+    """JSON that can stand in a script element, whatever the strings in it are."""
+    return jinja2.utils.htmlsafe_json_dumps(data, dumps=_dumps)
+
+
+def _dumps(data: Any, **_: Any) -> str:
+    return json.dumps(data, default=_plain, separators=(',', ':'))
+
+
+def _plain(value: Any) -> Any:
+    """Arrays as lists, of numbers with five significant digits."""
+    if isinstance(value, np.ndarray) and value.dtype.kind == 'f':
+        return [float(f'{x:.5g}') for x in value] if value.ndim == 1 else list(value)
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    raise TypeError(f'{type(value).__name__} has no JSON form')
+
+
+def _hash(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
