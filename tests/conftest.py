@@ -17,14 +17,24 @@ sys.path.insert(0, str(ROOT))  # main.py and configs/ are not in the package.
 
 import dataclasses  # noqa: E402
 import importlib.util  # noqa: E402
+import shutil  # noqa: E402
 import subprocess  # noqa: E402
+import tarfile  # noqa: E402
 
 import pytest  # noqa: E402
 
 from gptjax.config import Config, DataConfig, ModelConfig, SampleConfig, TrainConfig  # noqa: E402
 
 HAS_TORCH = all(importlib.util.find_spec(name) for name in ('torch', 'transformers'))
-TORCH_COMMAND = "pip install -e '.[test,bench]' && python -m pytest -m torch"
+HAS_BROWSER = bool(importlib.util.find_spec('selenium') and shutil.which('chromedriver'))
+# Marks of tests that need more than the extra `test`: what it is, whether it is there, a command.
+NEEDS = {
+    'torch': ('PyTorch', HAS_TORCH, "pip install -e '.[test,bench]' && python -m pytest -m torch"),
+    'browser': (
+        *('Chromium with its driver', HAS_BROWSER),
+        "pip install -e '.[test,browser]' && python -m pytest -m browser",
+    ),
+}
 
 VERSE = (
     'ROMEO:\nBut, soft! what light through yonder window breaks?\n'
@@ -35,22 +45,25 @@ VERSE = (
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leaves out the tests that need PyTorch where it is not installed."""
-    if not HAS_TORCH:
-        needing = [item for item in items if item.get_closest_marker('torch')]
-        items[:] = [item for item in items if item not in needing]
-        config.hook.pytest_deselected(items=needing)
+    """Leaves out the tests that need what is not installed."""
+    missing = [mark for mark, (_, found, _) in NEEDS.items() if not found]
+    needing = [item for item in items if any(map(item.get_closest_marker, missing))]
+    items[:] = [item for item in items if item not in needing]
+    config.hook.pytest_deselected(items=needing)
 
 
 def pytest_report_header():
     """Says so."""
-    return [] if HAS_TORCH else [f'left out, needs PyTorch: {TORCH_COMMAND}']
+    return [
+        f'left out, needs {what}: {command}' for what, found, command in NEEDS.values() if not found
+    ]
 
 
 def pytest_terminal_summary(terminalreporter):
     """Says so again with -q, which hides the header."""
-    if not HAS_TORCH and terminalreporter.verbosity < 0:
-        terminalreporter.write_line(pytest_report_header()[0])
+    if terminalreporter.verbosity < 0:
+        for line in pytest_report_header():
+            terminalreporter.write_line(line)
 
 
 def import_or_none(name: str):
@@ -107,6 +120,14 @@ def run_main(*args: str, cwd: Path = ROOT, env: dict | None = None, timeout: int
         check=False,
         **kwargs,
     )
+
+
+def unpack_golden(folder: Path, *names: str) -> Path:
+    """Work directories of version 0.1.0 (see test_golden.py), in a folder."""
+    for name in names:
+        with tarfile.open(ROOT / 'tests' / 'golden' / f'{name}.tar.xz') as archive:
+            archive.extractall(folder, filter='data')
+    return folder
 
 
 def one_line(done, status: int) -> str:

@@ -86,7 +86,7 @@ def test_quoted_paths_settings_and_functions_exist(page):
     stems = {name.rpartition('.')[2]: path for name, path in modules().items()}
     for word in quoted(page.read_text()):
         if re.fullmatch(
-            r'(configs/)?[\w/.]+/|[\w/]+\.(py|toml|json|jsonl|md|png|sh|csv|bin)', word
+            r'(configs/)?[\w/.]+/|[\w/]+\.(py|toml|jsonl?|md|png|sh|csv|bin|html|css|js)', word
         ):
             homes = (ROOT, PACKAGE, ROOT / 'configs')
             assert any((home / word).exists() for home in homes) or (

@@ -117,6 +117,7 @@ function select(t) {
   for (const button of $('text').querySelectorAll('button')) {
     const pressed = Number(button.dataset.t) === chosen.t;
     button.setAttribute('aria-pressed', pressed);
+    button.tabIndex = pressed ? 0 : -1;  // One stop for the tab key; arrows do the rest.
     if (pressed) button.scrollIntoView({ block: 'nearest' });
   }
   showAll();
@@ -211,8 +212,8 @@ function showHead() {
     (scores ? `On random tokens that come twice it looks with ${percent(scores.previous[layer][head])} at the ` +
       `token before, ${percent(scores.duplicate[layer][head])} at the same token, ` +
       `${percent(scores.induction[layer][head])} at what followed it. ` : '') +
-    `Without this head the loss of this text (${fixed(data.heads.loss, 3)} nats a token) changes by ` +
-    `${fixed(change, 4)}.`;
+    `The loss of this text is ${fixed(data.heads.loss, 3)} nats a token; without this head it is ` +
+    `${fixed(Math.abs(change), 4)} ${change < 0 ? 'lower' : 'higher'}.`;
   const looks = range(query + 1).map((s) => [s, weight(query, s)]).sort((a, b) => b[1] - a[1]).slice(0, 10);
   const seen = range(n - query).map((i) => [query + i, weight(query + i, query)])
     .sort((a, b) => b[1] - a[1]).slice(0, 10);
@@ -269,9 +270,9 @@ function showWalk() {
   const softmax = scaled.map((x) => Math.exp(x - most) / total);
   const order = range(query + 1).sort((a, b) => softmax[b] - softmax[a]).slice(0, 12).sort((a, b) => a - b);
   const rows = order.map((s) => make('tr', {}, cell(String(s), true), cell(shown(data.tokens[s])),
-    cell(vector(keys, head, s, width, 3)), cell(fixed(scores[s]), true), cell(fixed(scaled[s]), true),
-    cell(fixed(softmax[s], 4), true), cell(bar(softmax[s])), cell(vector(values, head, s, width, 3))));
-  if (t < n) rows.push(make('tr', { className: 'removed' }, cell(String(t), true), cell('later tokens'),
+    cell(vector(keys, head, s, width, 2)), cell(fixed(scores[s]), true), cell(fixed(scaled[s]), true),
+    cell(fixed(softmax[s], 4), true), cell(bar(softmax[s])), cell(vector(values, head, s, width, 2))));
+  if (t < n) rows.push(make('tr', { className: 'masked' }, cell(String(t), true), cell('later tokens'),
     cell(''), cell(''), cell('−∞', true), cell('0', true), cell('masked'), cell('')));
   $('walk-table').replaceChildren(table([['place', true], ['token'], ['key'], ['query × key', true],
     ['scaled', true], ['weight', true], [''], ['value']], rows,
@@ -371,7 +372,7 @@ function showSources() {
       `${count.toLocaleString('en')} time${count > 1 ? 's' : ''} in the training text, ` +
       `${followed.toLocaleString('en')} of them with “${nameOf(data.tokens[chosen.t])}” next.` +
       (length === chosen.t ? ' That is the whole context.' : '') + ` The first is at token ${(start).toLocaleString('en')}:`;
-  $('sources-excerpt').replaceChildren(...excerpt.map(shown));
+  $('sources-excerpt').replaceChildren(...excerpt.flatMap((id) => [shown(id), make('wbr')]));
 }
 
 function showAll() {

@@ -22,7 +22,8 @@ POSITIONS = {
     'sinusoidal': 'Sine and cosine in turns are added to the token: a row for each position. The '
     'frequency falls with the dimension.',
     'rotary': 'Rotary positions add nothing to a token: queries and keys are turned by an angle '
-    'that grows with the position, so a score depends on the distance alone.',
+    'that grows with the position, so a score depends on the distance alone. A row has the sine '
+    'and cosine of the angles at a position.',
     'none': 'Nothing is added for a position: only the causal mask tells the order.',
 }
 

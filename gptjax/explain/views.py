@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -129,15 +128,16 @@ def _heads(model: Decoder, variables: dict, tokens_T: np.ndarray) -> Explanation
 
 
 def _positions(model: Decoder, variables: dict, n: int) -> Explanation:
-    """What the positions of a text add to the residual stream, if they add anything."""
-    kind = model.config.position
+    """How the first positions differ: a row of numbers for each, if the model has any."""
+    kind, width = model.config.position, model.config.n_embd
     if kind == 'learned':
         table = variables['params']['embed_pos']['embedding'][:n]
         return {'kind': kind, 'table': np.asarray(table, np.float32)}
-    if kind == 'sinusoidal':
-        table = sinusoids(jnp.arange(n)[None], model.config.n_embd)[0]
-        return {'kind': kind, 'table': np.asarray(jax.device_get(table))}
-    return {'kind': kind, 'table': None}
+    if kind == 'none':
+        return {'kind': kind, 'table': None}
+    if kind == 'rotary':  # The sine and cosine of the angles by which a head's vectors are turned.
+        width //= model.config.n_head
+    return {'kind': kind, 'table': np.asarray(sinusoids(jnp.arange(n)[None], width)[0])}
 
 
 def _named(found: Explanation) -> set[int]:

@@ -5,7 +5,6 @@ import hashlib
 import html.parser
 import json
 import re
-import tarfile
 
 import numpy as np
 import pytest
@@ -20,17 +19,12 @@ from gptjax.modes.request import Request
 from gptjax.tasks.language_model.task import LanguageModel
 from gptjax.text.characters import CharTokenizer
 from gptjax.text.token_files import Corpus
-from tests.conftest import one_line, run_main
-from tests.test_golden import GOLDEN
+from tests.conftest import one_line, run_main, unpack_golden
 
 
 @pytest.fixture(scope='module')
 def home(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('golden')
-    for name in ('char', 'translation', 'gan'):
-        with tarfile.open(GOLDEN / f'{name}.tar.xz') as archive:
-            archive.extractall(folder, filter='data')
-    return folder
+    return unpack_golden(tmp_path_factory.mktemp('golden'), 'char', 'translation', 'gan')
 
 
 @pytest.fixture(scope='module')
