@@ -10,7 +10,7 @@ setup(
     package_dir=OUTSIDE,
     package_data={
         'gptjax': ['py.typed'],
-        'gptjax.explain': ['explain.*'],
+        'gptjax.explain': ['web/*'],
         'gptjax.text': ['*.toml'],
         'gptjax.data': ['toy_language.txt'],
     },

@@ -85,11 +85,18 @@ class Run:
     def explain(self, *texts: str, **sampling: Any) -> 'Explained':
         """A page about the model's predictions, token by token: `to_html()`, `to_json()`.
 
-        `texts` is a prompt, or a prompt and its continuation; `sampling` as in `generate`.
+        `texts` is a prompt (or a source to translate), perhaps with its continuation (translation);
+        without any it is one of the task's own. `sampling` as in `generate`.
         """
+        if not hasattr(self.task, 'explain'):
+            raise UserError(
+                f'there is no explanation of task={self.config.task}; use a run with '
+                'task=language_model or task=translation'
+            )
         config = self._sampling(sampling)
         title = f'{self.config.name}, step {self.step}'
-        return self._language_model().explain(self.params, texts or ('',), config, title)
+        given = texts or self.task.prompts(())[:1]
+        return self.task.explain(self.params, given, config, title)
 
     @property
     def metrics(self) -> list[Row]:

@@ -27,8 +27,7 @@ REFUSALS = {
     ('export', 'translation'): 'GPT-2 cannot express task=translation; only a language model',
     ('export', 'gan'): 'GPT-2 cannot express task=gan; only a language model',
     ('export', 'language_model'): 'GPT-2 cannot express model.',
-    ('explain', 'translation'): 'task=translation has no forward pass over a single text',
-    ('explain', 'gan'): 'task=gan has no forward pass over a single text',
+    ('explain', 'gan'): 'there is no explanation of task=gan; use a run with task=language_model',
     **{('import', task): '--mode=import needs --source=DIR' for task in RECIPES},
 }
 SLOW = {('train', 'gan'), ('bench', 'language_model')}  # These compile for a minute.

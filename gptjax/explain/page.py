@@ -1,4 +1,4 @@
-"""An explanation as one page of HTML that needs nothing else, in at most some megabytes."""
+"""An explanation as one page of HTML that needs nothing else, in at most MOST_BYTES."""
 
 import base64
 import dataclasses
@@ -10,11 +10,13 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from gptjax.explain.attention import Attention, Heads
 from gptjax.explain.sizes import Size
 from gptjax.explain.views import Explanation
 
 MOST_BYTES = 3_000_000
 FRAME_BYTES = 60_000  # about what the page has besides its data
+SCRIPTS = ('base', 'text', 'heads', 'layers', 'rest', 'start')  # one script, in this order
 NO_LAYERS = 'A bigram model has no layers: its prediction is a row of a table.'
 NO_TEXT = 'The training text is not in the cache, so it was not searched.'
 POSITIONS = {
@@ -47,10 +49,11 @@ class Explained:
         """The page, with its style, script and data in it."""
         numbers = self.numbers
         data, left_out = _packed(numbers)
-        folder = resources.files('gptjax.explain')
-        style, script = ((folder / f'explain.{kind}').read_text() for kind in ('css', 'js'))
+        folder = resources.files('gptjax.explain') / 'web'
+        style = (folder / 'page.css').read_text()
+        script = '\n'.join((folder / f'{name}.js').read_text() for name in SCRIPTS)
         environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-        return environment.from_string((folder / 'explain.html').read_text()).render(
+        return environment.from_string((folder / 'page.html').read_text()).render(
             about=self,
             data=_for_script(data),
             # Ours, and inside elements whose content is no markup.
@@ -59,6 +62,7 @@ class Explained:
             hashes={'style': _hash(style), 'script': _hash(script)},
             numbers=numbers,
             has_picture=data['positions'] is not None,
+            attention_error=max((kind.error for kind in numbers['attention'] or ()), default=0.0),
             left_out=left_out,
             no_layers=NO_LAYERS,
             no_text=NO_TEXT,
@@ -74,27 +78,44 @@ def _packed(numbers: Explanation) -> tuple[dict[str, Any], str]:
         data['positions'] = _half(positions['table'])
     if numbers['attention'] is None:
         return data, ''
-    data['parts'] = parts | {'logits': _half(parts['logits'].reshape(len(parts['names']), -1))}
-    data['attention'] = None
-    space = MOST_BYTES - FRAME_BYTES - len(_for_script(data))
-    count = len(numbers['attention']['weights'])
-    layers = [{name: x[i] for name, x in numbers['attention'].items()} for i in range(count)]
-    shown = [
-        {'weights': _triangle(layer['weights']), 'value_norms': _half(layer['value_norms'])}
-        for layer in layers
-    ]
-    walked = [
-        {name: _half(layer[name]) for name in ('queries', 'keys', 'values')} for layer in layers
-    ]
-    size, walk_size = (len(json.dumps(packed[0])) for packed in (shown, walked))
+    if parts is not None:
+        data['parts'] = parts | {'logits': _half(parts['logits'].reshape(len(parts['names']), -1))}
+    space = MOST_BYTES - FRAME_BYTES - len(_for_script({**data, 'attention': None}))
+    kinds = numbers['attention']
+    pictures = [[_picture(layer, kind) for layer in kind.layers] for kind in kinds]
+    walks = [[_walk(layer) for layer in kind.layers] for kind in kinds]
+    count = max(len(kind.layers) for kind in kinds)
+    # All kinds keep the same layers.
+    size, walk_size = (len(json.dumps([kind[0] for kind in x])) for x in (pictures, walks))
     with_picture = _spread(count, space // size)
     with_walk = _spread(count, (space - size * len(with_picture)) // walk_size)
     with_walk = [i for i in with_walk if i in with_picture]
     data['attention'] = [
-        shown[i] | (walked[i] if i in with_walk else {}) if i in with_picture else None
-        for i in range(count)
+        {
+            'name': kind.name,
+            'rows': kind.rows,
+            'columns': kind.columns,
+            'layers': [
+                pictures[k][i] | (walks[k][i] if i in with_walk else {})
+                if i in with_picture
+                else None
+                for i in range(len(kind.layers))
+            ],
+        }
+        for k, kind in enumerate(kinds)
     ]
     return data, _left_out(count, with_picture, with_walk)
+
+
+def _picture(heads: Heads, kind: Attention) -> dict[str, Any]:
+    causal = kind.rows == kind.columns == 'tokens'
+    packed = (_triangle if causal else _square)(heads.weights_NTS)
+    return {'weights': packed, 'value_norms': _half(heads.value_norms_NS)}
+
+
+def _walk(heads: Heads) -> dict[str, Any]:
+    named = {'queries': heads.q_NTH, 'keys': heads.k_NSH, 'values': heads.v_NSH}
+    return {name: _half(array) for name, array in named.items()}
 
 
 def _left_out(count: int, with_picture: list[int], with_walk: list[int]) -> str:
@@ -127,8 +148,16 @@ def _half(array: np.ndarray) -> dict[str, Any]:
 def _triangle(weights_NTT: np.ndarray) -> dict[str, Any]:
     """The lower triangles of weights from 0 to 1, a byte each."""
     rows, columns = np.tril_indices(weights_NTT.shape[-1])
-    bytes_NK = np.rint(255 * weights_NTT[:, rows, columns]).astype(np.uint8)
-    return _pack('triangle', weights_NTT.shape, bytes_NK)
+    return _pack('triangle', weights_NTT.shape, _bytes(weights_NTT[:, rows, columns]))
+
+
+def _square(weights_NTS: np.ndarray) -> dict[str, Any]:
+    """All weights from 0 to 1, a byte each."""
+    return _pack('square', weights_NTS.shape, _bytes(weights_NTS))
+
+
+def _bytes(weights: np.ndarray) -> np.ndarray:
+    return np.rint(255 * weights).astype(np.uint8)
 
 
 def _pack(kind: str, shape: tuple[int, ...], array: np.ndarray) -> dict[str, Any]:
@@ -150,6 +179,8 @@ def _plain(value: Any) -> Any:
         return [float(f'{x:.5g}') for x in value] if value.ndim == 1 else list(value)
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
+    if dataclasses.is_dataclass(value):
+        return vars(value)
     raise TypeError(f'{type(value).__name__} has no JSON form')
 
 

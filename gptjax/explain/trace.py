@@ -17,21 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gptjax.explain.attention import RECORDED, Heads, heads_of
 from gptjax.models.block import apply, sinusoids
 from gptjax.models.decoder import Decoder
-
-RECORDED = ('__call__', 'queries', 'keys_values')  # the methods whose results are recorded
-
-
-@dataclasses.dataclass(frozen=True)
-class Layer:
-    """What one block computed; float32."""
-
-    q_NTH: np.ndarray  # after rotary positions and normalisation, if the model has them
-    k_NTH: np.ndarray
-    v_NTH: np.ndarray
-    weights_NTT: np.ndarray  # rows sum to 1
-    value_norms_NT: np.ndarray  # length of what a head would add if it attended to a token alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +29,7 @@ class Trace:
     tokens_T: np.ndarray
     logits_TV: np.ndarray  # without ids that only pad the table
     stream_LTD: np.ndarray  # the residual stream after the embeddings and after each block
-    layers: tuple[Layer, ...]
+    layers: tuple[Heads, ...]
     part_names: tuple[str, ...]  # embed, embed_pos, block_0/head_0, ..., block_0/mlp, bias
     parts_PTD: jax.Array  # they add up to what the output head reads, stays on the device
 
@@ -61,7 +49,7 @@ def trace(model: Decoder, variables: dict, tokens_T: np.ndarray) -> Trace:
         return {
             'logits_TV': logits_BTV[0, :, : model.vocab_size].astype(jnp.float32),
             'stream_LTD': jnp.stack(parts.streams),
-            'layers': [parts.layer(i) for i in range(model.config.n_layer)],
+            'layers': [parts.heads(f'block_{i}') for i in range(model.config.n_layer)],
             'parts': parts.named,
         }
 
@@ -72,7 +60,7 @@ def trace(model: Decoder, variables: dict, tokens_T: np.ndarray) -> Trace:
         tokens_T,
         np.asarray(found['logits_TV']),
         np.asarray(found['stream_LTD']),
-        tuple(Layer(*layer) for layer in jax.device_get(found['layers'])),
+        tuple(Heads(**layer) for layer in jax.device_get(found['layers'])),
         names,
         jnp.stack([parts[name] for name in names]),
     )
@@ -124,14 +112,9 @@ class _Parts:
         if self.config.norm_place != 'after':
             self.named = self._normed('norm_final', self.named)
 
-    def layer(self, i: int) -> tuple[jax.Array, ...]:
-        """The fields of a `Layer`."""
-        attn = self._recorded[f'block_{i}']['attn']
-        ((k_BNTH, v_BNTH),) = attn['keys_values']
-        kernel_NHD = self._params[f'block_{i}']['attn']['out']['kernel']
-        written_NTD = jnp.einsum('NTH,NHD->NTD', v_BNTH[0], kernel_NHD)
-        norms_NT = jnp.linalg.norm(written_NTD, axis=-1)
-        return attn['queries'][0][0], k_BNTH[0], v_BNTH[0], attn['weights_BNTS'][0][0], norms_NT
+    def heads(self, block: str) -> dict[str, jax.Array]:
+        """The fields of the block's `Heads`."""
+        return heads_of(self._recorded[block]['attn'], self._params[block]['attn'])
 
     def _embeddings(self, recorded: dict) -> dict[str, jax.Array]:
         """The parts of the residual stream before the first block."""
@@ -151,9 +134,10 @@ class _Parts:
 
     def _heads(self, block: str) -> dict[str, jax.Array]:
         """What each head of a block adds, and the bias of the output projection."""
-        _, _, v_NTH, weights_NTT, _ = self.layer(int(block.removeprefix('block_')))
-        out = self._params[block]['attn']['out']
-        written_NTD = jnp.einsum('NTS,NSH,NHD->NTD', weights_NTT, v_NTH, out['kernel'])
+        heads, out = self.heads(block), self._params[block]['attn']['out']
+        written_NTD = jnp.einsum(
+            'NTS,NSH,NHD->NTD', heads['weights_NTS'], heads['v_NSH'], out['kernel']
+        )
         found = {f'{block}/head_{n}': x_TD for n, x_TD in enumerate(written_NTD)}
         return found | ({'bias': out['bias'][None]} if 'bias' in out else {})
 

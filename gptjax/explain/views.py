@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gptjax.explain import embeddings, heads, lens, predictions, sources
+from gptjax.explain.attention import Attention
 from gptjax.explain.trace import Trace, contributions, trace
 from gptjax.generation.rules import Rules
 from gptjax.models.bigram import Bigram
@@ -15,7 +16,12 @@ from gptjax.models.decoder import Decoder
 from gptjax.text.display import direction, name_tokens
 from gptjax.text.tokenizers import Tokenizer
 
-Explanation = dict[str, Any]  # of JSON values and arrays; `null` where a view does not fit
+# Of JSON values, arrays and dataclasses of them; None where a view does not fit.
+Explanation = dict[str, Any]
+VIEWS = (
+    *('attention', 'heads', 'lens', 'parts', 'positions', 'neighbours'),
+    *('source', 'copying'),  # of translations
+)
 
 
 def all_views(
@@ -40,26 +46,34 @@ def all_views(
       train_S: the tokens of the training text, if it is at hand.
     """
     logits_TV, views = _views(model, variables, tokens_T)
+    found = common_views(logits_TV, tokens_T, tokenizer, rules)
+    proofs = found['proofs'] | views.pop('proofs')
+    found |= views | {'n_prompt': n_prompt, 'proofs': proofs, 'sources': None}
+    if train_S is not None:
+        found['sources'] = sources.find_sources(train_S, tokens_T)
+    found['names'] |= name_tokens(tokenizer, _named(found))
+    return found
+
+
+def common_views(
+    logits_TV: np.ndarray, tokens_T: np.ndarray, tokenizer: Tokenizer, rules: Rules
+) -> Explanation:
+    """The views that need no more than the logits after each token; the others are None."""
     expected = predictions.predict(logits_TV, tokens_T, rules)
     outcomes = predictions.outcomes(logits_TV, tokens_T, rules)
-    found: Explanation = {
-        'n_prompt': n_prompt,
+    ids = {token for prediction in expected for token in prediction.ids} | {*tokens_T.tolist()}
+    return {
+        **dict.fromkeys(VIEWS),
+        'n_prompt': 1,
         'tokens': tokens_T,
+        'names': name_tokens(tokenizer, ids),
         'direction': direction(tokenizer.decode(tokens_T.tolist())),
         'rules': dataclasses.asdict(rules),
-        'predictions': [dataclasses.asdict(p) for p in expected],
-        'outcomes': [dataclasses.asdict(outcome) for outcome in outcomes],
+        'predictions': expected,
+        'outcomes': outcomes,
         'loss': -float(np.mean(np.log([outcome.probability for outcome in outcomes]))),
-        **views,
-        'sources': None,
+        'proofs': {'predictions': max(abs(prediction.total - 1) for prediction in expected)},
     }
-    if train_S is not None:
-        found['sources'] = [dataclasses.asdict(s) for s in sources.find_sources(train_S, tokens_T)]
-    found['proofs'] |= {
-        'predictions': max(abs(prediction.total - 1) for prediction in expected),
-    }
-    found['names'] = name_tokens(tokenizer, _named(found))
-    return found
 
 
 def _views(
@@ -68,25 +82,18 @@ def _views(
     """The logits, and the views that need a model with blocks."""
     if isinstance(model, Bigram):
         logits_TV = np.asarray(model.apply(variables, tokens_T[None])[0][0])
-        names = ('attention', 'heads', 'lens', 'parts', 'positions', 'neighbours')
-        return logits_TV, dict.fromkeys(names) | {'proofs': {}}
+        return logits_TV, {'proofs': {}}
     found = trace(model, variables, tokens_T)
     readings, lens_error = lens.read_layers(model, variables, found)
     listed_TK = _listed(found)
     parts_PTK = contributions(model, variables, found.parts_PTD, listed_TK)
     wanted_TK = np.take_along_axis(found.logits_TV, listed_TK, -1)
     sum_error = np.abs(parts_PTK.sum(0) - wanted_TK).max() / np.abs(wanted_TK).max()
-    sums = [layer.weights_NTT.sum(-1) for layer in found.layers]
+    attention = Attention('self-attention', found.layers)
     views = {
-        'attention': {
-            'weights': [layer.weights_NTT for layer in found.layers],
-            'value_norms': [layer.value_norms_NT for layer in found.layers],
-            'queries': [layer.q_NTH for layer in found.layers],
-            'keys': [layer.k_NTH for layer in found.layers],
-            'values': [layer.v_NTH for layer in found.layers],
-        },
+        'attention': [attention],
         'heads': _heads(model, variables, tokens_T),
-        'lens': [dataclasses.asdict(reading) for reading in readings],
+        'lens': readings,
         'parts': {'names': found.part_names, 'ids': listed_TK, 'logits': parts_PTK},
         'positions': _positions(model, variables, len(tokens_T)),
         'neighbours': embeddings.neighbours(
@@ -94,7 +101,7 @@ def _views(
             sorted(set(tokens_T.tolist())),
         ),
         'proofs': {
-            'attention': float(max(np.abs(s - 1).max() for s in sums)),
+            'attention': attention.error,
             'lens': lens_error,
             'parts': float(sum_error),
         },
@@ -141,14 +148,12 @@ def _positions(model: Decoder, variables: dict, n: int) -> Explanation:
 
 
 def _named(found: Explanation) -> set[int]:
-    """All token ids that a view shows."""
-    ids = set(np.asarray(found['tokens']).tolist())
-    for prediction in found['predictions']:
-        ids.update(prediction['ids'])
+    """The token ids that views besides the common ones show."""
+    ids: set[int] = set()
     for reading in found['lens'] or ():
-        ids.update(reading['ids_TK'].ravel().tolist())
+        ids.update(reading.ids_TK.ravel().tolist())
     for nearest in (found['neighbours'] or {}).values():
         ids.update(token for token, _ in nearest)
     for source in found['sources'] or ():
-        ids.update(source['excerpt'])
+        ids.update(source.excerpt)
     return ids

@@ -36,9 +36,10 @@ def of_random_model(text, **model):
 def pages(tmp_path_factory):
     """(explanation, address of its page) of several texts, by name."""
     folder = tmp_path_factory.mktemp('pages')
-    unpack_golden(folder, 'char')
+    unpack_golden(folder, 'char', 'translation')
     explained = {
         'golden': gptjax.load(folder / 'char').explain('To be', seed=3, top_k=6),
+        'translation': gptjax.load(folder / 'translation').explain('abab c', 'baba c'),
         'persian': of_random_model(PERSIAN),
         'hostile': of_random_model(HOSTILE),
         'bigram': of_random_model('To be, or not', kind='bigram'),
@@ -99,16 +100,17 @@ def press(driver, *keys):
 
 
 def selected(driver):
-    return int(
-        driver.execute_script('return document.querySelector("[aria-pressed=true]").dataset.t')
-    )
+    query = 'return document.querySelector("#text [aria-pressed=true]").dataset.t'
+    return int(driver.execute_script(query))
 
 
 def number(text):
     return float(text.replace('−', '-'))
 
 
-@pytest.mark.parametrize('name', ['golden', 'persian', 'hostile', 'bigram', 'learned'])
+@pytest.mark.parametrize(
+    'name', ['golden', 'translation', 'persian', 'hostile', 'bigram', 'learned']
+)
 def test_every_page_shows_its_text_without_a_complaint(show, name):
     driver, numbers = show(name)
     names = [numbers['names'][str(token)] for token in numbers['tokens']]
@@ -119,7 +121,7 @@ def test_every_page_shows_its_text_without_a_complaint(show, name):
     assert driver.execute_script('return window.hacked') is None
     assert driver.execute_script('return document.images.length') == 0
     assert selected(driver) == numbers['n_prompt']
-    assert text_of(driver, '#prediction-words').startswith(f'After {numbers["n_prompt"]} tokens')
+    assert text_of(driver, '#prediction-words').startswith(f'After {numbers["n_prompt"]} token')
     assert driver.execute_script('return document.querySelectorAll("canvas").length > 1') == (
         name != 'bigram'
     )
@@ -143,7 +145,7 @@ def test_a_click_shows_what_was_expected_there(show):
 def test_the_numbers_of_a_head_are_those_of_the_model(show):
     driver, numbers = show('golden')
     layer, head, query = 1, 0, numbers['n_prompt'] - 1
-    weights = numbers['attention']['weights'][layer][head][query]
+    weights = numbers['attention'][0]['layers'][layer]['weights_NTS'][head][query]
     walk = [row for row in rows_of(driver, '#walk-table') if row[5] != '0']
     for row in walk:
         assert number(row[5]) == pytest.approx(weights[int(row[0])], abs=2e-3)
@@ -240,3 +242,27 @@ def test_dark_pages_are_dark(show):
     finally:
         driver.execute_cdp_cmd('Emulation.setEmulatedMedia', {'features': []})
     assert light == 'rgb(255, 255, 255)' and dark == 'rgb(22, 24, 27)'
+
+
+def test_a_translation_shows_three_kinds_of_attention(show):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import Select
+
+    driver, numbers = show('translation')
+    strip = driver.execute_script(
+        'return [...document.querySelectorAll("#source button")].map((b) => b.textContent)'
+    )
+    assert strip == numbers['source']
+    kinds = Select(driver.find_element(By.ID, 'kind'))
+    assert [option.text for option in kinds.options] == [k['name'] for k in numbers['attention']]
+    for i, kind in enumerate(numbers['attention']):
+        kinds.select_by_index(i)
+        query = 0 if kind['rows'] == 'source' else numbers['n_prompt'] - 1
+        weights = kind['layers'][-1]['weights_NTS'][0][query]
+        looks = [row for row in rows_of(driver, '#head-table') if row[0]]
+        assert len(looks) == min(10, query + 1 if kind['columns'] == 'tokens' else len(weights))
+        for place, _, weight, *_ in looks:
+            assert number(weight) == pytest.approx(weights[int(place)], abs=3e-3)
+    # The encoder's rows are chosen in the source.
+    driver.find_element(By.CSS_SELECTOR, '#source [data-t="2"]').click()
+    assert 'token 2' in text_of(driver, '#walk-words')

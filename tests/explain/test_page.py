@@ -70,8 +70,8 @@ def test_the_numbers_of_the_page_are_those_of_json(explained):
     numbers, data = json.loads(explained.to_json()), data_of(explained.to_html())
     assert data['tokens'] == numbers['tokens'] and data['names'] == numbers['names']
     assert data['predictions'] == numbers['predictions']
-    weights = np.array(numbers['attention']['weights'])
-    for layer, packed in zip(weights, data['attention'], strict=True):
+    weights = np.array([layer['weights_NTS'] for layer in numbers['attention'][0]['layers']])
+    for layer, packed in zip(weights, data['attention'][0]['layers'], strict=True):
         in_page = np.zeros_like(layer)
         rows, columns = np.tril_indices(layer.shape[-1])
         triangles = np.frombuffer(base64.b64decode(packed['weights']['data']), np.uint8)
@@ -98,7 +98,7 @@ def test_the_continuation_is_what_the_model_samples(home):
     assert run.task.tokenizer.decode(given['tokens']) == 'To be, or'
     score = run.score('To be, or')
     np.testing.assert_allclose(
-        [np.log(outcome['probability']) for outcome in given['outcomes']],
+        [np.log(outcome.probability) for outcome in given['outcomes']],
         score.log_probs,
         rtol=1e-4,
     )
@@ -128,7 +128,7 @@ def test_the_page_stays_within_its_size(explained, monkeypatch):
     """What does not fit is left out by layers, and the page says which are there."""
     whole = explained.to_html()
     assert len(whole.encode()) < page.MOST_BYTES and 'To keep the page small' not in whole
-    assert all('queries' in layer for layer in data_of(whole)['attention'])
+    assert all('queries' in layer for layer in data_of(whole)['attention'][0]['layers'])
     frame = len(whole) - len(page._for_script(page._packed(explained.numbers)[0]))
     assert frame <= page.FRAME_BYTES
     # The last layer stays as long as one fits; queries, keys and values go first.
@@ -136,7 +136,7 @@ def test_the_page_stays_within_its_size(explained, monkeypatch):
     for room, left in ((full - 1000, 'LW'), (full - 3000, 'LL'), (full - 4700, ' L'), (0, '  ')):
         monkeypatch.setattr(page, 'MOST_BYTES', room)
         text = explained.to_html()
-        layers = data_of(text)['attention']
+        layers = data_of(text)['attention'][0]['layers']
         kept = [' ' if x is None else 'W' if 'queries' in x else 'L' for x in layers]
         assert ''.join(kept) == left, room
         assert 'To keep the page small, it has pictures of the layers' in text

@@ -63,10 +63,10 @@ def test_attention_is_what_the_model_uses_and_rows_sum_to_one(taken_apart):
     model, variables, found = taken_apart
     own = inspection.forward(model, variables, TOKENS, attention=True).attention
     for layer, weights_NTT in zip(found.layers, own, strict=True):
-        np.testing.assert_array_equal(layer.weights_NTT, weights_NTT)
-        assert np.abs(layer.weights_NTT.sum(-1) - 1).max() <= 1e-6
-        assert (np.triu(layer.weights_NTT, 1) == 0).all()
-        scores = np.einsum('nth,nsh->nts', layer.q_NTH, layer.k_NTH) / np.sqrt(8)
+        np.testing.assert_array_equal(layer.weights_NTS, weights_NTT)
+        assert np.abs(layer.weights_NTS.sum(-1) - 1).max() <= 1e-6
+        assert (np.triu(layer.weights_NTS, 1) == 0).all()
+        scores = np.einsum('nth,nsh->nts', layer.q_NTH, layer.k_NSH) / np.sqrt(8)
         scores = np.where(np.tri(len(TOKENS), dtype=bool), scores, -np.inf)
         again = np.exp(scores - scores.max(-1, keepdims=True))
         again /= again.sum(-1, keepdims=True)

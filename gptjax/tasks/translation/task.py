@@ -13,14 +13,17 @@ from jax import Array
 from gptjax.config import Config, SampleConfig
 from gptjax.console import Say
 from gptjax.errors import UserError
+from gptjax.explain.page import Explained
+from gptjax.explain.sizes import sizes
 from gptjax.generation.engine import Piece
+from gptjax.generation.rules import Rules
 from gptjax.models.block import apply
 from gptjax.models.decoder import Decoder
 from gptjax.parallel.mesh import Layout
 from gptjax.tasks import base
 from gptjax.tasks.protocols import Report
 from gptjax.tasks.reads import every
-from gptjax.tasks.translation import pairs
+from gptjax.tasks.translation import explain, pairs
 from gptjax.tasks.translation.buckets import NO_PAIRS, Batch, Buckets, encode
 from gptjax.tasks.translation.pairs import Pair
 from gptjax.tasks.translation.scores import EXAMPLES, compare, describe, require_sacrebleu
@@ -198,6 +201,30 @@ class Translation(base.LossTask):
             for text in several
         )
         return (Piece(row, (), text, 'stop') for row, text in enumerate(texts))
+
+    def explain(
+        self, params: dict, texts: Sequence[str], config: SampleConfig, title: str
+    ) -> Explained:
+        """All that --mode=explain shows of a line and its translation, the user's or its own."""
+        source, *given = texts
+        translate = self.translator(params, dataclasses.replace(config, num_samples=1))
+        translate.check([source])
+        ((target,),) = [given] if given else translate([source])
+        pair = explain.encode(source, target, self._tokenizers, self.config)
+        numbers = explain.views(
+            self.model, params, pair, tokenizers=self._tokenizers, rules=Rules.from_config(config)
+        )
+        whose = 'the translation was given' if given else "the translation is the model's own"
+        n_source, n_target = len(pair.source_S), len(pair.tokens_T) - 1
+        return Explained(
+            title=title,
+            model=self.describe_model(),
+            summary=f'{n_source} source tokens and {n_target} of the translation; {whose}. Its '
+            f'loss is {numbers["loss"]:.4f} nats a token.',
+            vocab_size=self.target_tokenizer.vocab_size,
+            sizes=sizes(params['params'], self.config.model, n_target),
+            numbers=numbers,
+        )
 
     def fingerprint(self) -> dict[str, Any]:
         """What has to be the same for a run to be continued."""

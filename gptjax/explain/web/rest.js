@@ -1,0 +1,73 @@
+// ---- the rest ------------------------------------------------------------------------------
+
+function showMask() {
+  const few = Math.min(9, n);
+  $('mask-words').textContent = `${few} tokens are ${few - 1} lessons: each row is what may be seen, and what should ` +
+    'come next. One pass learns from all of them, because no row sees what comes after it.';
+  const rows = range(few - 1).map((t) => make('tr', {}, ...range(few).map((s) => {
+    const td = cell(s <= t ? shown(data.tokens[s]) : s === t + 1 ? shown(data.tokens[s]) : '·');
+    if (s <= t) td.style.backgroundColor = colour('--much', 0.2);
+    if (s === t + 1) td.style.backgroundColor = colour('--less', 0.35);
+    return td;
+  })));
+  $('mask-table').replaceChildren(make('table', {}, make('tbody', {}, ...rows)));
+}
+
+function showPositions() {
+  const table_ = unpack(data.positions), [, width] = data.positions.shape;
+  let most = 1e-9;
+  for (let t = 0; t < n; t++) for (let i = 0; i < width; i++) most = Math.max(most, Math.abs(table_(t, i)));
+  draw($('positions-picture'), n, width, Math.max(1, Math.floor(400 / Math.max(n, width))), (t, i) => table_(t, i) / most);
+}
+
+function showNeighbours() {
+  const id = data.tokens[chosen.t - 1], near = data.neighbours[id];
+  $('neighbours-words').replaceChildren('In the embedding table, nearest to ', shown(id), ' (cosine): ',
+    ...near.flatMap(([other, cosine]) => [shown(other), ` ${fixed(cosine)}  `]));
+}
+
+function showSources() {
+  const { length, count, followed, start, excerpt } = data.sources[chosen.t - 1];
+  $('sources-words').textContent = length === 0 ? 'The training text does not have the token before this one.'
+    : `The last ${length} token${length > 1 ? 's' : ''} before this one stand${length > 1 ? '' : 's'} ` +
+      `${count.toLocaleString('en')} time${count > 1 ? 's' : ''} in the training text, ` +
+      `${followed.toLocaleString('en')} of them with “${nameOf(data.tokens[chosen.t])}” next.` +
+      (length === chosen.t ? ' That is the whole context.' : '') + ` The first is at token ${(start).toLocaleString('en')}:`;
+  $('sources-excerpt').replaceChildren(...excerpt.flatMap((id) => [shown(id), make('wbr')]));
+}
+
+function showCopying() {
+  const place = chosen.t - 1, weights = data.copying.weights[place];
+  $('copying-words').textContent = `The gate gives ${percent(data.copying.shares[place])} of the probability to the ` +
+    'tokens of the source, as the pointer weighs them; the rest is the decoder’s own.';
+  const rows = weights.map((weight, s) => [s, weight]).sort((a, b) => b[1] - a[1]).slice(0, 8)
+    .map(([s, weight]) => make('tr', {}, cell(String(s), true), cell(shownName(data.source[s])),
+      cell(fixed(weight, 3), true), cell(bar(weight))));
+  $('copying-table').replaceChildren(table([['place', true], ['source token'], ['weight', true], ['']], rows));
+}
+
+function showAll() {
+  showPrediction();
+  if (data.attention) {
+    showHead();
+    showWalk();
+  }
+  if (data.lens) showLens();
+  if (data.parts) {
+    fillPartChoices();
+    showParts();
+  }
+  if (data.copying) showCopying();
+  if (data.neighbours) showNeighbours();
+  if (data.sources) showSources();
+}
+
+function redraw() {
+  for (const button of $('text').querySelectorAll('button')) {
+    button.style.backgroundColor = colour('--much', Math.min(0.6, surprise(Number(button.dataset.t)) / 16));
+  }
+  if (data.attention) showHeads();
+  if (data.positions) showPositions();
+  showMask();
+  showAll();
+}
