@@ -89,10 +89,7 @@ class Run:
         without any it is one of the task's own. `sampling` as in `generate`.
         """
         if not hasattr(self.task, 'explain'):
-            raise UserError(
-                f'there is no explanation of task={self.config.task}; use a run with '
-                'task=language_model or task=translation'
-            )
+            raise UserError(f'there is no explanation of task={self.config.task}')
         config = self._sampling(sampling)
         title = f'{self.config.name}, step {self.step}'
         given = texts or self.task.prompts(())[:1]

@@ -17,7 +17,10 @@ from gptjax.explain.views import Explanation
 MOST_BYTES = 3_000_000
 FRAME_BYTES = 60_000  # about what the page has besides its data
 SCRIPTS = ('base', 'text', 'heads', 'layers', 'rest', 'start')  # one script, in this order
-NO_LAYERS = 'A bigram model has no layers: its prediction is a row of a table.'
+NO_LAYERS = (
+    'This model has no attention to show: a bigram model is a table, and a generator that is not '
+    'causal computes all places anew for each word.'
+)
 NO_TEXT = 'The training text is not in the cache, so it was not searched.'
 POSITIONS = {
     'learned': 'Each position has a learned vector, which is added to the token: a row each.',
@@ -76,6 +79,8 @@ def _packed(numbers: Explanation) -> tuple[dict[str, Any], str]:
     positions, parts = numbers['positions'], numbers['parts']
     if positions is not None and positions['table'] is not None:
         data['positions'] = _half(positions['table'])
+    if numbers['style'] is not None:
+        data['style'] = _half(numbers['style'])
     if numbers['attention'] is None:
         return data, ''
     if parts is not None:

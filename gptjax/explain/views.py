@@ -21,6 +21,7 @@ Explanation = dict[str, Any]
 VIEWS = (
     *('attention', 'heads', 'lens', 'parts', 'positions', 'neighbours'),
     *('source', 'copying'),  # of translations
+    *('style', 'critic'),  # of a GAN's sentences
 )
 
 

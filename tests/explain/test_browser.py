@@ -36,10 +36,11 @@ def of_random_model(text, **model):
 def pages(tmp_path_factory):
     """(explanation, address of its page) of several texts, by name."""
     folder = tmp_path_factory.mktemp('pages')
-    unpack_golden(folder, 'char', 'translation')
+    unpack_golden(folder, 'char', 'translation', 'gan')
     explained = {
         'golden': gptjax.load(folder / 'char').explain('To be', seed=3, top_k=6),
         'translation': gptjax.load(folder / 'translation').explain('abab c', 'baba c'),
+        'gan': gptjax.load(folder / 'gan').explain(),
         'persian': of_random_model(PERSIAN),
         'hostile': of_random_model(HOSTILE),
         'bigram': of_random_model('To be, or not', kind='bigram'),
@@ -109,7 +110,7 @@ def number(text):
 
 
 @pytest.mark.parametrize(
-    'name', ['golden', 'translation', 'persian', 'hostile', 'bigram', 'learned']
+    'name', ['golden', 'translation', 'gan', 'persian', 'hostile', 'bigram', 'learned']
 )
 def test_every_page_shows_its_text_without_a_complaint(show, name):
     driver, numbers = show(name)

@@ -13,11 +13,20 @@ function showMask() {
   $('mask-table').replaceChildren(make('table', {}, make('tbody', {}, ...rows)));
 }
 
-function showPositions() {
-  const table_ = unpack(data.positions), [, width] = data.positions.shape;
+// A picture of a packed table, a row for each place.
+function showTable(canvas, packed) {
+  const get = unpack(packed), [rows, width] = packed.shape;
   let most = 1e-9;
-  for (let t = 0; t < n; t++) for (let i = 0; i < width; i++) most = Math.max(most, Math.abs(table_(t, i)));
-  draw($('positions-picture'), n, width, Math.max(1, Math.floor(400 / Math.max(n, width))), (t, i) => table_(t, i) / most);
+  for (let t = 0; t < rows; t++) for (let i = 0; i < width; i++) most = Math.max(most, Math.abs(get(t, i)));
+  draw(canvas, rows, width, Math.max(1, Math.floor(400 / Math.max(rows, width))), (t, i) => get(t, i) / most);
+}
+
+function showCritic() {
+  const { score, without } = data.critic;
+  const changes = without.map((other) => other - score), most = Math.max(...changes.map(Math.abs)) || 1;
+  const rows = changes.slice(0, n - 1).map((change, i) => make('tr', {}, cell(String(i + 1), true),
+    cell(shown(data.tokens[i + 1])), cell(fixed(change, 3), true), cell(bar(change / most))));
+  $('critic-table').replaceChildren(table([['place', true], ['word'], ['change', true], ['']], rows));
 }
 
 function showNeighbours() {
@@ -67,7 +76,11 @@ function redraw() {
     button.style.backgroundColor = colour('--much', Math.min(0.6, surprise(Number(button.dataset.t)) / 16));
   }
   if (data.attention) showHeads();
-  if (data.positions) showPositions();
+  if (data.positions) showTable($('positions-picture'), data.positions);
+  if (data.critic) {
+    showCritic();
+    showTable($('style-picture'), data.style);
+  }
   showMask();
   showAll();
 }

@@ -111,6 +111,14 @@ def sample(
     temperature: float = 1.0,
 ) -> Array:
     """The sentences of some rows, as ids (B, T), with a style of this kind (gan_sampling.style)."""
+    noise, w_BTD = drawn(model, params, key, row_B, kind)
+    return write(model, params, w_BTD, noise, forced_BT, temperature)
+
+
+def drawn(
+    model: Generator, params: dict, key: Array, row_B: Array, kind: str
+) -> tuple[Noise, Array]:
+    """The noise of some rows, and their styles w (B, T, D) of this kind."""
     noise = draw_noise(model.config, model.gan, key, row_B)
     w_BTD = style(model, params, noise)
     if kind == 'fixed':
@@ -119,4 +127,4 @@ def sample(
         share_B11 = jnp.linspace(0, 1, len(row_B))[:, None, None]
         w_BTD = (1 - share_B11) * w_BTD[:1] + share_B11 * w_BTD[-1:]
         noise = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), noise)
-    return write(model, params, w_BTD, noise, forced_BT, temperature)
+    return noise, w_BTD

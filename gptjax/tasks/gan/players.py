@@ -108,7 +108,7 @@ class Players:
         """
         gan, (ids_BT, fake_BT, noise) = self.config.gan, rows
         mix_key, real_key, fake_key = jax.random.split(key, 3)
-        real_BSD = self._cut(self._embed(params, ids_BT), ids_BT)
+        real_BSD = self.embedded(params, ids_BT)
         fake_BSD = self.show(writer, params, fake_BT, noise, learning=False)
         real_BSD = self._diffuse(params, real_BSD, level, real_key, row_B)
         fake_BSD = self._diffuse(params, self._cut(fake_BSD, fake_BT), level, fake_key, row_B)
@@ -145,6 +145,10 @@ class Players:
             return loss, loss
         nats, words = self.cross_entropy(params, ids_BT, noise)
         return loss + gan.anchor * nats / words, loss
+
+    def embedded(self, params: dict, ids_BT: Array) -> Array:
+        """Finished sentences as the critic's input (B, S, D), without diffusion noise."""
+        return self._cut(self._embed(params, ids_BT), ids_BT)
 
     def score(self, params: dict, e_BSD: Array) -> Array:
         """The critic's scores (B,) of embedded sentences."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.experimental import multihost_utils
@@ -14,17 +15,19 @@ from jax.experimental import multihost_utils
 from gptjax.config import Config, SampleConfig
 from gptjax.console import Say
 from gptjax.errors import UserError
+from gptjax.explain.page import Explained
+from gptjax.explain.sizes import sizes
 from gptjax.generation.engine import Piece
 from gptjax.parallel.mesh import Layout
 from gptjax.tasks import base
-from gptjax.tasks.gan import curves, from_noise, judge, likeness, sentences
+from gptjax.tasks.gan import curves, explain, from_noise, judge, likeness, sentences
 from gptjax.tasks.gan.model import Critic, Generator
 from gptjax.tasks.gan.players import Players
 from gptjax.tasks.gan.step import Adversaries
 from gptjax.tasks.protocols import Report
 from gptjax.tasks.reads import every
 from gptjax.text import corpora
-from gptjax.text.words import WordTokenizer
+from gptjax.text.words import END, WordTokenizer
 from gptjax.training import steps
 from gptjax.training.metrics import Row
 
@@ -200,6 +203,48 @@ class Gan(base.BaseTask):
             text = self.tokenizer.to_bytes(new, ids[-1] if ids else None).decode()
             pieces.append(Piece(i, new, text, 'stop'))
         return iter(pieces)
+
+    def explain(
+        self, params: dict, texts: Sequence[str], config: SampleConfig, title: str
+    ) -> Explained:
+        """All that --mode=explain shows of a sentence: one that begins with a prompt, or all given.
+
+        Raises:
+          UserError: the vocabulary lacks a word, or there are too many of them.
+        """
+        given = sentences.encode_prompt(' '.join(texts), self.tokenizer, self.config)
+        forced_1T = np.full((1, self.config.model.block_size), from_noise.FREE, np.int32)
+        forced_1T[0, 1 : len(given) + 1] = given
+        if len(texts) > 1:
+            forced_1T[0, len(given) + 1] = END
+        players, key = self.adversaries.players, steps.run_key(config.seed)
+        author = players.author(params)
+        row_B = jnp.zeros(1, jnp.int32)
+        kind = self.config.gan_sampling.style
+        noise, w_1TD = from_noise.drawn(players.generator, author, key, row_B, kind)
+        ids_1T = self._sampler(params, config.seed)(
+            row_B=row_B, kind=kind, forced_BT=forced_1T, temperature=config.temperature
+        )
+        numbers = explain.views(
+            players,
+            params,
+            np.asarray(ids_1T[0]),
+            noise,
+            w_1TD=w_1TD,
+            real_NT=self.sentences.val_NT[:ROWS],
+            tokenizer=self.tokenizer,
+            n_prompt=len(given) + 1,
+            temperature=config.temperature,
+        )
+        whose = 'the sentence was given' if len(texts) > 1 else 'the generator chose the rest'
+        return Explained(
+            title=title,
+            model=self.describe_model(),
+            summary=f'{len(numbers["tokens"])} tokens: {len(given)} words of the prompt, {whose}.',
+            vocab_size=self.tokenizer.vocab_size,
+            sizes=sizes(params, self.config.model, len(numbers['tokens'])),
+            numbers=numbers,
+        )
 
     def fingerprint(self) -> dict[str, Any]:
         """What has to be the same for a run to be continued."""
