@@ -9,8 +9,9 @@ setup(
     packages=[*find_packages(include=['gptjax', 'gptjax.*']), *OUTSIDE],
     package_dir=OUTSIDE,
     package_data={
-        'gptjax': ['py.typed'],
+        'gptjax': ['py.typed', 'web/*'],
         'gptjax.explain': ['web/*'],
+        'gptjax.report': ['web/*'],
         'gptjax.text': ['*.toml'],
         'gptjax.data': ['toy_language.txt'],
     },

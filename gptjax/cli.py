@@ -27,6 +27,7 @@ MODES = {
     'eval': 'gptjax.modes.evaluate',
     'data': 'gptjax.modes.data',
     'explain': 'gptjax.modes.explain',
+    'report': 'gptjax.modes.report',
     'bench': 'gptjax.modes.bench.run',
     'import': 'gptjax.modes.import_hf',
     'export': 'gptjax.modes.export_hf',
@@ -46,7 +47,11 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_string('prompt_file', None, 'A prompt a line; - is standard input.', **both)
     flags.DEFINE_string('source', '', 'Of --mode=import: a folder or a name on the hub.', **both)
     flags.DEFINE_string('target', '', 'Of --mode=export: a new folder.', **both)
-    flags.DEFINE_string('html', '', 'A page to write, of --mode=sample and explain.', **both)
+    flags.DEFINE_string('html', '', 'A page to write, of --mode=sample, explain, report.', **both)
+    flags.DEFINE_multi_string(
+        'against', [], 'Of --mode=report: another work directory; may be repeated.', **both
+    )
+    flags.DEFINE_bool('verify', False, 'Of --mode=report: evaluate again and compare.', **both)
     flags.DEFINE_bool(
         'compilation_cache', True, 'Keep compiled programs in the cache folder.', **both
     )
@@ -84,5 +89,7 @@ def run_mode(argv: list[str]) -> int:
         source=values.source,
         target=values.target,
         html=values.html,
+        against=tuple(values.against),
+        verify=values.verify,
     )
     return importlib.import_module(MODES[values.mode]).run(request)

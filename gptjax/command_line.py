@@ -122,7 +122,10 @@ def program(argv: Sequence[str]) -> str:
 
 def command_to_repeat(argv: Sequence[str]) -> str:
     """The command line without what one would change next: its mode, prompts and output."""
-    changing = ('mode', 'prompt', 'prompt_file', 'json', 'nojson', 'source', 'target', 'html')
+    changing = (
+        *('mode', 'prompt', 'prompt_file', 'json', 'nojson', 'source', 'target', 'html'),
+        *('against', 'verify', 'noverify'),
+    )
     _, kept = _take(argv[1:], *changing)
     return shlex.join([*program(argv).split(), *kept])
 
@@ -187,7 +190,7 @@ def _take(args: Sequence[str], *names: str) -> tuple[list[str], list[str]]:
             rest.append(arg)
         elif equals:
             values.append(value)
-        elif args and not name.endswith('json'):  # That one is a switch without a value.
+        elif args and not name.endswith(('json', 'verify')):  # Switches have no value.
             values.append(args.pop(0))
     return values, rest
 

@@ -48,8 +48,7 @@ class Run:
             raise UserError(f'there is no trained model in {workdir}; train one first')
         config = run_files.load_config(workdir)
         task = tasks.load(config, workdir, asked)
-        tokens = config.train.batch_size * config.model.block_size
-        layout = Layout(MeshConfig(), jax.device_count(), params=task.count_params(), tokens=tokens)
+        layout = Layout(MeshConfig(), jax.device_count())  # Evaluations have many tokens.
         step, state = run_files.restore(task, workdir, checkpoint, layout)
         params = jax.block_until_ready(state.params)
         return cls(workdir, task.config, task, params, step, layout)

@@ -7,23 +7,26 @@ from pathlib import Path
 
 import jax
 
-from gptjax import run_files, tasks
+from gptjax import run_files, starts, tasks
 from gptjax.config import Config
 from gptjax.config.schema import flatten
 from gptjax.console import say
 from gptjax.errors import UserError
 from gptjax.models.linear import compute_dtype, matmul_dtype
-from gptjax.parallel.mesh import Layout
+from gptjax.parallel.mesh import Layout, copies_pay
+from gptjax.report.live import LiveReport
 from gptjax.tasks.protocols import Task
 from gptjax.training.loop import Outcome, abstract_state, initial_state, train
-from gptjax.training.metrics import read_metrics
+from gptjax.training.metrics import MetricsLog, read_metrics
+from gptjax.training.progress import RunProgress
 
 
-def train_run(config: Config, workdir: Path) -> Outcome | None:
+def train_run(config: Config, workdir: Path, *, command: str = '') -> Outcome | None:
     """Trains a work directory, or continues it from its last checkpoint, and draws loss.png.
 
-    Returns how it ended; None if the run was finished before. Raises UserError if a knob or the
-    data does not fit, the directory holds another run or is in use, or training failed.
+    `command` is what a user types to repeat it, for the records. Returns how it ended; None if the
+    run was finished before. Raises UserError if a knob or the data does not fit, the directory
+    holds another run or is in use, or training failed.
     """
     exists = run_files.config_path(workdir).exists()
     if exists and config.train.resume == 'never':
@@ -36,8 +39,7 @@ def train_run(config: Config, workdir: Path) -> Outcome | None:
     layout = Layout(
         config.mesh,
         config.train.batch_size // parts,
-        params=task.count_params(),
-        tokens=task.tokens_per_step() // parts,
+        copies=copies_pay(task.tokens_per_step() // parts),
     )
     checkpoints = run_files.checkpoints(workdir, config.train.keep)
     like = abstract_state(task, layout)
@@ -60,7 +62,18 @@ def train_run(config: Config, workdir: Path) -> Outcome | None:
             _announce(task, layout)
             state = initial_state(task, layout)
         run_files.save(task.config, task.save, workdir, continues=bool(checkpoints.saved()))
-        outcome = train(task, layout, state, checkpoints, workdir / 'metrics.jsonl')
+        starts.note(workdir, int(state.step), command)
+        log = MetricsLog(workdir / 'metrics.jsonl', int(state.step))
+        trackers = (
+            *(log, RunProgress(int(state.step), config.train.steps)),
+            LiveReport(workdir, task.verdict),
+        )
+        outcome = train(
+            *(task, layout, state),
+            checkpoints=checkpoints,
+            trackers=trackers,
+            elapsed_s=log.elapsed_s,
+        )
     rows = read_metrics(workdir / 'metrics.jsonl')
     task.plot(rows, f'{config.name} in {workdir}').savefig(workdir / 'loss.png', dpi=120)
     return outcome

@@ -91,15 +91,16 @@ def main(argv: list[str]) -> None:
     """Measures what the file does not have yet."""
     del argv
     from gptjax import tasks
+    from gptjax.chips import hardware
     from gptjax.config import from_config_dict
     from gptjax.console import say
     from gptjax.files import write_atomically
-    from gptjax.modes.bench import machine, worker
+    from gptjax.modes.bench import worker
     from gptjax.modes.bench.run import JAX, make_job
 
     path = Path(flags.FLAGS.workdir) / 'choices.json'
     path.parent.mkdir(parents=True, exist_ok=True)
-    result = json.loads(path.read_text()) if path.exists() else {'hardware': machine.hardware()}
+    result = json.loads(path.read_text()) if path.exists() else {'hardware': hardware()}
 
     def save() -> None:
         write_atomically(path, json.dumps(result, indent=1).encode() + b'\n')

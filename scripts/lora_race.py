@@ -29,9 +29,9 @@ def main(argv: list[str]) -> None:
     """Times all sides."""
     del argv
     from gptjax import tasks
+    from gptjax.chips import hardware
     from gptjax.config import from_config_dict
     from gptjax.console import say
-    from gptjax.modes.bench import machine
     from gptjax.modes.bench.run import JAX, make_job
     from gptjax.modes.bench.turns import compare, in_turns
     from gptjax.modes.bench.worker import Worker
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> None:
         say(f'{name}: {side["step_ms"]:.0f} ms; ours {times}')
     result['matmul_dtype'] = job.config.train.matmul_dtype
     result['over_best'] = statistics.median(result['ratios'][result['best']]['all'])
-    print(json.dumps(result | {'hardware': machine.hardware()}))
+    print(json.dumps(result | {'hardware': hardware()}))
 
 
 if __name__ == '__main__':

@@ -13,7 +13,7 @@ LAYERS = (
     ('config', 'errors', 'chips', 'files', 'console', 'extras', 'thread_errors'),
     ('text', 'models', 'parallel'),
     ('training', 'generation'),
-    ('run_files', 'manifest', 'interop', 'explain'),
+    ('run_files', 'manifest', 'starts', 'pages', 'interop', 'explain', 'report'),
     ('tasks',),
     ('run', 'trainer', 'recipes'),
     ('modes',),

@@ -59,7 +59,7 @@ def home(tmp_path_factory):
 def test_every_mode_with_every_task_answers_or_refuses_in_one_line(home, mode, task):
     run, recipe, more = RECIPES[task]
     flags = [f'--config={ROOT / recipe}', f'--mode={mode}', *more]
-    if mode in ('sample', 'eval', 'explain', 'export'):
+    if mode in ('sample', 'eval', 'explain', 'report', 'export'):
         flags += [f'--workdir={run}', '--target=out'] if mode == 'export' else [f'--workdir={run}']
     else:
         flags += [f'--workdir=new-{mode}-{run}', f'--config.data.path={run}.txt']

@@ -2,14 +2,13 @@
 
 import base64
 import dataclasses
-import hashlib
 import json
-from importlib import resources
 from typing import Any
 
 import jinja2
 import numpy as np
 
+from gptjax import pages
 from gptjax.explain.attention import Attention, Heads
 from gptjax.explain.sizes import Size
 from gptjax.explain.views import Explanation
@@ -52,17 +51,11 @@ class Explained:
         """The page, with its style, script and data in it."""
         numbers = self.numbers
         data, left_out = _packed(numbers)
-        folder = resources.files('gptjax.explain') / 'web'
-        style = (folder / 'page.css').read_text()
-        script = '\n'.join((folder / f'{name}.js').read_text() for name in SCRIPTS)
-        environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-        return environment.from_string((folder / 'page.html').read_text()).render(
+        return pages.render(
+            *('gptjax.explain', 'page'),
+            scripts=SCRIPTS,
             about=self,
             data=_for_script(data),
-            # Ours, and inside elements whose content is no markup.
-            style=jinja2.filters.Markup(style),
-            script=jinja2.filters.Markup(script),
-            hashes={'style': _hash(style), 'script': _hash(script)},
             numbers=numbers,
             has_picture=data['positions'] is not None,
             attention_error=max((kind.error for kind in numbers['attention'] or ()), default=0.0),
@@ -187,7 +180,3 @@ def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return vars(value)
     raise TypeError(f'{type(value).__name__} has no JSON form')
-
-
-def _hash(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

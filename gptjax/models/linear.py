@@ -10,10 +10,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from gptjax import chips
 from gptjax.config import Config, ModelConfig
-from gptjax.parallel import devices
 
 Axes = int | tuple[int, ...]
+PART = 192  # terms of a sum, see `multiply_row`
+CACHED = 6_000_000  # parameters; 3.6M are faster without parts, and 10.7M with them
 KeyPath = tuple[jax.tree_util.DictKey, ...]  # of a parameter: the names of modules
 
 
@@ -31,7 +33,7 @@ def matmul_dtype(config: Config) -> str:
     """The type to which training rounds what it multiplies with weights, `auto` resolved."""
     if config.train.matmul_dtype != 'auto':
         return config.train.matmul_dtype
-    rounds = jax.default_backend() == 'cpu' and devices.BFLOAT16 & devices.cpu_flags()
+    rounds = jax.default_backend() == 'cpu' and chips.BFLOAT16 & chips.cpu_flags()
     return 'bfloat16' if rounds else compute_dtype(config.model)
 
 
@@ -42,23 +44,27 @@ def multiply(x: Array, w: Array, dims: Any, **_: object) -> Array:
     rounded to it, and sums are in the type of x.
     """
     (contracted, _), _ = dims
+    return _multiply(x, w, len(contracted), False)
+
+
+def multiply_row(x: Array, w: Array, dims: Any, **options: object) -> Array:
+    """As `multiply`; one row of a CPU is multiplied in parts of the sum.
+
+    XLA's CPU backend then reads the matrix faster from memory, but slower from the cache.
+    """
+    (contracted, _), _ = dims
     n = len(contracted)
     inputs = math.prod(w.shape[:n])
-    if x.size == inputs and x.dtype == w.dtype and jax.default_backend() == 'cpu':
-        return _multiply_row(x.ravel(), w.reshape(inputs, -1)).reshape(*x.shape[:-n], *w.shape[n:])
-    return _multiply(x, w, n, False)
+    if x.size != inputs or x.dtype != w.dtype or jax.default_backend() != 'cpu':
+        return multiply(x, w, dims, **options)
+    parts = next(p for p in range(max(1, inputs // PART), 0, -1) if inputs % p == 0)
+    x_PI, w_PIO = x.reshape(parts, -1), w.reshape(parts, inputs // parts, -1)
+    return jnp.einsum('PI,PIO->PO', x_PI, w_PIO).sum(0).reshape(*x.shape[:-n], *w.shape[n:])
 
 
 def unembed(x_BTD: Array, table_VD: Array) -> Array:
     """Products (B, T, V) with all rows of an embedding table; types as in `multiply`."""
     return _multiply(x_BTD, promote(table_VD, dtype=x_BTD.dtype)[0], 1, True)
-
-
-def _multiply_row(x_I: Array, w_IO: Array) -> Array:
-    """One row times a matrix, in parts of the sum: XLA's CPU backend then reads memory faster."""
-    parts = next(n for n in range(max(1, len(x_I) // 192), 0, -1) if len(x_I) % n == 0)
-    x_PI, w_PIO = x_I.reshape(parts, -1), w_IO.reshape(parts, len(x_I) // parts, -1)
-    return jnp.einsum('PI,PIO->PO', x_PI, w_PIO).sum(0)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -119,11 +125,17 @@ def dense(
         axis=axis,
         use_bias=config.bias if bias is None else bias,
         dtype=compute_dtype(config),
-        dot_general=multiply,
+        dot_general=multiply_row if _exceeds_cache(config) else multiply,
         promote_dtype=promote,
         kernel_init=nn.initializers.normal(std) if std else nn.initializers.zeros,
         name=name,
     )
+
+
+def _exceeds_cache(config: ModelConfig) -> bool:
+    """Whether the weights of all blocks are too many to stay in a CPU's cache."""
+    hidden = config.n_hidden or 4 * config.n_embd
+    return config.n_layer * config.n_embd * (4 * config.n_embd + 2 * hidden) > CACHED
 
 
 def matrix_shape(name: str, shape: tuple[int, ...]) -> tuple[int, int]:

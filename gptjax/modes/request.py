@@ -21,7 +21,9 @@ class Request:
     as_json: bool = False
     source: str = ''  # of --mode=import
     target: str = ''  # of --mode=export
-    html: str = ''  # of --mode=sample
+    html: str = ''  # of --mode=sample, explain and report
+    against: tuple[str, ...] = ()  # of --mode=report
+    verify: bool = False  # of --mode=report
 
 
 def open_run(request: Request) -> Run:

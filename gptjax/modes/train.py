@@ -1,8 +1,9 @@
 """--mode=train: trains or continues a work directory, then shows what came of it."""
 
 from gptjax.console import say
-from gptjax.modes import sample
+from gptjax.modes import report, sample
 from gptjax.modes.request import Request, open_run
+from gptjax.report import record
 from gptjax.trainer import train_run
 
 SAMPLE_TOKENS = 400  # shown after training
@@ -11,7 +12,7 @@ SAMPLE_TOKENS = 400  # shown after training
 def run(request: Request) -> int:
     """Returns 0, or 128 plus the number of the signal that stopped the run."""
     workdir, steps = request.workdir, request.config.train.steps
-    outcome = train_run(request.config, workdir)
+    outcome = train_run(request.config, workdir, command=request.command)
     if outcome is None:
         say(
             f'{workdir} is finished: {steps} steps are done. Train on with '
@@ -23,12 +24,15 @@ def run(request: Request) -> int:
         say(f'Continue with:\n  {request.command} --mode=train')
         return 128 + outcome.stopped_by
     run = open_run(request)
-    say(f'Validation, whole split, step {run.step}: {run.evaluate()}')
+    evaluated = run.evaluate()
+    say(f'Validation, whole split, step {run.step}: {evaluated}')
     if verdict := run.task.verdict(run.metrics):
         say(f'{verdict}.')
     say(f'Curves: {workdir / "loss.png"}. A sample:\n')
     tokens = {'max_new_tokens': SAMPLE_TOKENS, 'num_samples': 1}
     sample.show_own(run, **{k: v for k, v in tokens.items() if f'sample.{k}' in run.task.reads})
-    say('\nFor more, type:')
+    path = workdir / 'report.html'
+    report.write(report.make(record.read(workdir), run, evaluated=evaluated.figures), path)
+    say(f'\nReport: {path}. For more, type:')
     say(f'  {request.command} --mode=sample')
     return 0

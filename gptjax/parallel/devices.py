@@ -2,11 +2,8 @@
 
 import ctypes
 import os
-import re
 import sys
 from pathlib import Path
-
-BFLOAT16 = {'avx512_bf16', 'amx_bf16'}  # flags of CPUs that multiply bfloat16
 
 # glibc's <malloc.h>
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
@@ -49,15 +46,6 @@ def keep_compiled(folder: Path) -> None:
 
         jax.config.update('jax_compilation_cache_dir', str(folder))
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
-
-
-def cpu_flags() -> set[str]:
-    """The vector extensions and other abilities of the CPU, by Linux's names; elsewhere none."""
-    about = Path('/proc/cpuinfo')
-    found = re.search(
-        r'^flags\s*: (.+)$', about.read_text() if about.exists() else '', re.MULTILINE
-    )
-    return set(found[1].split()) if found else set()
 
 
 def has_accelerator() -> bool:

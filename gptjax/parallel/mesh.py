@@ -17,8 +17,11 @@ from jax.tree_util import KeyPath
 from gptjax.config import MeshConfig
 from gptjax.errors import UserError
 
-# Of a CPU: with more, a copy of the model for each device costs more than it gains.
-MOST_PARAMS_PER_TOKEN = 50_000
+# Of a CPU: with fewer, a copy of the model for each device costs more than it gains.
+LEAST_TOKENS = 1024  # of a micro-batch in training
+LEAST_ROWS = 32  # in decoding; half as many with fewer than SMALL parameters
+SMALL = 8_000_000
+LEAST_WORK = 5_000_000  # in decoding: rows times parameters
 
 Tree = TypeVar('Tree')  # nested arrays
 
@@ -40,22 +43,20 @@ RULES = (
 class Layout:
     """The mesh of a run, and where states and batches go on it."""
 
-    def __init__(
-        self, config: MeshConfig, batch_size: int, *, params: int = 0, tokens: int = 1
-    ) -> None:
+    def __init__(self, config: MeshConfig, batch_size: int, *, copies: bool = True) -> None:
         """Arranges the devices.
 
         Args:
           config: its `data` of 0 means as many as there are, so far as they divide the batch and
-            copies of the model pay.
-          batch_size, tokens: rows that are computed at a time, and their tokens all together.
-          params: numbers in the model.
+            copies pay.
+          batch_size: rows that are computed at a time.
+          copies: whether it pays to split the rows over devices with a copy of the model each.
 
         Raises:
           UserError: there are too few devices, or they do not divide the batch.
         """
         model_parts = config.fsdp * config.tensor
-        most = jax.device_count() // model_parts if copies_pay(params, tokens) else 1
+        most = jax.device_count() // model_parts if copies else 1
         rows = batch_size // math.gcd(batch_size, config.fsdp)
         data = config.data or max((d for d in range(1, most + 1) if rows % d == 0), default=1)
         shape = (data, config.fsdp, config.tensor)
@@ -123,10 +124,18 @@ class Layout:
         return math.prod(self.mesh.shape[name] for name in names)
 
 
-def copies_pay(params: int, tokens: int) -> bool:
-    """Whether it is faster to split the rows over devices that each have a copy of the model.
+def copies_pay(tokens: int) -> bool:
+    """Whether training is faster with its rows split over devices that each have the whole model.
 
     The devices of a CPU share its memory, which then holds, reads and writes every copy, while one
     device already uses all cores for large matrix products. docs/performance.md has the table.
+    `tokens` are those of a micro-batch.
     """
-    return jax.default_backend() != 'cpu' or params <= MOST_PARAMS_PER_TOKEN * tokens
+    return jax.default_backend() != 'cpu' or tokens >= LEAST_TOKENS
+
+
+def copies_pay_in_decoding(params: int, rows: int) -> bool:
+    """As `copies_pay`, of decoding so many rows with a model of so many parameters."""
+    least = LEAST_ROWS // 2 if params < SMALL else LEAST_ROWS
+    enough = rows >= least and params * rows >= LEAST_WORK
+    return jax.default_backend() != 'cpu' or enough

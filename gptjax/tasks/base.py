@@ -16,10 +16,10 @@ from gptjax.config.schema import flatten
 from gptjax.errors import UserError
 from gptjax.models.linear import matmul_dtype, reduced
 from gptjax.parallel.mesh import Layout
+from gptjax.report.diagnosis import diagnose
 from gptjax.tasks.curves import plot_losses
 from gptjax.text.tokenizers import Tokenizer
 from gptjax.training import steps
-from gptjax.training.diagnosis import diagnose
 from gptjax.training.learner import Learner
 from gptjax.training.losses import Sums
 from gptjax.training.metrics import Row

@@ -1,9 +1,11 @@
 """The training loop, on the host: it moves batches, metrics and checkpoints, and knows no model."""
 
+import contextlib
 import dataclasses
 import math
 import signal
-from pathlib import Path
+import time
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -12,8 +14,7 @@ from gptjax.parallel.mesh import Layout
 from gptjax.training.checkpoint import Checkpoints
 from gptjax.training.interrupts import Interrupts
 from gptjax.training.learner import Batch, Learner
-from gptjax.training.metrics import Meter, MetricsLog, Row, require_finite
-from gptjax.training.progress import RunProgress
+from gptjax.training.metrics import Meter, Row, Tracker, require_finite
 from gptjax.training.steps import Metrics, TrainState, make_multi_step, run_key
 
 
@@ -44,7 +45,13 @@ def initial_state(task: Learner, layout: Layout) -> TrainState:
 
 
 def train(
-    task: Learner, layout: Layout, state: TrainState, checkpoints: Checkpoints, metrics_path: Path
+    task: Learner,
+    layout: Layout,
+    state: TrainState,
+    *,
+    checkpoints: Checkpoints,
+    trackers: Sequence[Tracker],
+    elapsed_s: float = 0.0,
 ) -> Outcome:
     """Trains from a state to the configured number of steps, or until a signal.
 
@@ -53,7 +60,8 @@ def train(
       layout: where it is computed.
       state: fresh or restored; its buffers are donated.
       checkpoints: where states are saved: every `save_every` steps, at the end and at a signal.
-      metrics_path: the metrics.jsonl to write or continue.
+      trackers: what receives the rows of metrics.
+      elapsed_s: the seconds that the run took before.
 
     Raises:
       UserError: a loss is not finite (nothing of that is saved), or saving failed.
@@ -61,38 +69,41 @@ def train(
     config = task.config.train
     runner = StepRunner(task, layout, state)
     first = done = int(state.step)
-    log = MetricsLog(metrics_path, first)
     meter = Meter(
         task.tokens_per_step(),
         task.flops_per_token(),
         layout.mesh.devices,
         waits=runner.waits,
-        elapsed_s=log.rows[-1]['elapsed_s'] if log.rows else 0.0,
+        elapsed_s=elapsed_s,
     )
     saved = first
-    with log, Interrupts() as interrupts, RunProgress(first, config.steps) as progress:
+    with contextlib.ExitStack() as opened, Interrupts() as interrupts:
         try:
+            for tracker in trackers:
+                opened.enter_context(tracker)
             while done < config.steps and not interrupts.signal:
                 stops = (config.log_every, config.eval_every, config.save_every)
                 wanted = min(config.steps - done, *(every - done % every for every in stops))
                 state, metrics, n = runner.run(state, done, wanted)
                 if meter.is_due(config.log_every):
                     # The device has its next steps by now, so it does not wait for this.
-                    _record(meter.read(), log, progress)
+                    _record(meter.read(), trackers)
                 done += n
                 meter.add(done, n, metrics)
                 saving = done == config.steps or done % config.save_every == 0
                 if saving or done % config.eval_every == 0:
-                    row = meter.read() | task.validate(state.params, layout)
+                    row, began = meter.read(), time.perf_counter()
+                    row |= task.validate(state.params, layout)
+                    row['eval_s'] = round(time.perf_counter() - began, 3)
                     require_finite(done, {'val_loss': row['val_loss']})
-                    _record(row, log, progress)
+                    _record(row, trackers)
                     if saving:
                         checkpoints.save(state, row['val_loss'])
                         saved = done
                     meter.restart()
             if saved != done:
                 # After a signal time is short: this one gets no loss, and is never the best.
-                _record(meter.read(), log, progress)
+                _record(meter.read(), trackers)
                 checkpoints.save(state, math.inf)
         finally:
             checkpoints.close()
@@ -143,7 +154,6 @@ class StepRunner:
         return self._layout.put(jax.tree.map(lambda *rows: np.stack(rows), *batches), axis=1)
 
 
-def _record(row: Row, log: MetricsLog, progress: RunProgress) -> None:
-    if row:
-        log.append(row)
-        progress.show(row)
+def _record(row: Row, trackers: Sequence[Tracker]) -> None:
+    for tracker in trackers if row else ():
+        tracker.append(row)

@@ -4,8 +4,9 @@ import contextlib
 import json
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
 import jax
 import numpy as np
@@ -22,19 +23,29 @@ class DivergedError(UserError):
     """A loss or a norm is not finite."""
 
 
+class Tracker(Protocol):
+    """A context that receives the rows of a run as they come."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def append(self, row: Row) -> None: ...
+
+
 class MetricsLog(contextlib.AbstractContextManager):
     """metrics.jsonl: one object a line, appended as the run goes."""
 
     def __init__(self, path: Path, first_step: int) -> None:
         """Continues the file after `first_step`: later rows, of a run that was cut, are dropped."""
-        self.rows = [row for row in read_metrics(path) if row['step'] <= first_step]
-        write_atomically(path, ''.join(map(_line, self.rows)).encode())
+        rows = [row for row in read_metrics(path) if row['step'] <= first_step]
+        self.elapsed_s: float = rows[-1]['elapsed_s'] if rows else 0.0  # of the run so far
+        write_atomically(path, ''.join(map(_line, rows)).encode())
         self._file = open(path, 'a', encoding='utf-8', buffering=1)  # noqa: SIM115
 
     def append(self, row: Row) -> None:
         """Adds a row; a number that is not finite is left out, since JSON has none."""
         row = {k: v for k, v in row.items() if not isinstance(v, float) or math.isfinite(v)}
-        self.rows.append(row)
         self._file.write(_line(row))
 
     def __exit__(self, *_: object) -> None:
@@ -47,15 +58,17 @@ def _line(row: Row) -> str:
 
 def read_metrics(path: Path) -> list[Row]:
     """The rows of a metrics file; what is none, as a line that a kill cut short, is left out."""
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text(encoding='utf-8', errors='replace').splitlines():
-        with contextlib.suppress(ValueError, TypeError, KeyError):
-            row = json.loads(line)
-            row['step'] + row['elapsed_s']  # Numbers, or this is no row.
-            rows.append(row)
-    return rows
+    return list(iterate_metrics(path))
+
+
+def iterate_metrics(path: Path) -> Iterator[Row]:
+    """The rows of `read_metrics`, one at a time: a file of a million is not held in memory."""
+    with contextlib.suppress(FileNotFoundError), open(path, 'rb') as file:
+        for line in file:
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                row = json.loads(line.decode('utf-8', 'replace'))
+                row['step'] + row['elapsed_s']  # Numbers, or this is no row.
+                yield row
 
 
 class Meter:
@@ -76,11 +89,13 @@ class Meter:
         """
         self._tokens_per_step, self._flops_per_token = tokens_per_step, flops_per_token
         self._devices, self._finished_when_added = devices, waits
-        self._began = time.perf_counter() - elapsed_s
+        self._made = time.perf_counter()
+        self._began = self._made - elapsed_s
         self._pending: list[tuple[int, int, Metrics]] = []
         self._added_at = self._began
         self._timed_from: float | None = None  # None until the first step is compiled
         self._timed_steps = 0
+        self._extra: Row = {}
 
     def add(self, step: int, n: int, metrics: Metrics) -> None:
         """Notes the stacked metrics of the n steps up to `step`, which may still be running."""
@@ -89,6 +104,7 @@ class Meter:
         self._timed_steps += n
         if self._timed_from is None:
             jax.block_until_ready(metrics)
+            self._extra['compile_s'] = round(time.perf_counter() - self._made, 3)
             self.restart()
 
     def is_due(self, every: int) -> bool:
@@ -122,7 +138,9 @@ class Meter:
             'elapsed_s': round(now - self._began, 3),
             'train_loss': float(np.mean([metrics['loss'] for _, metrics in rows])),
             **{name: float(value) for name, value in last.items() if name != 'loss'},
+            **self._extra,
         }
+        self._extra = {}
         if self._timed_steps and self._timed_from is not None:
             step_s = (now - self._timed_from) / self._timed_steps
             tokens_per_s = self._tokens_per_step / step_s

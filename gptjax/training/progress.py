@@ -43,7 +43,7 @@ class RunProgress:
         if self._bar:
             self._bar.stop()
 
-    def show(self, row: Row) -> None:
+    def append(self, row: Row) -> None:
         """Shows a row of metrics; without a terminal, only evaluations and one row now and then."""
         summary = f'loss {row["train_loss"]:.3f}'
         speed = ''

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gptjax import chips
 from gptjax.config import Config, ModelConfig, TrainConfig
 from gptjax.models import linear
 from gptjax.models.decoder import Decoder
 from gptjax.models.linear import compute_dtype, unembed
 from gptjax.modes.bench import limit
-from gptjax.parallel import devices
 
 SMALL = ModelConfig(block_size=8, n_layer=2, n_head=2, n_embd=16, tied_head=True, dtype='float32')
 
@@ -79,7 +79,7 @@ def test_one_row_is_multiplied_in_parts_of_the_sum(inputs):
 
 @pytest.mark.parametrize('flag', ['avx512_bf16', 'amx_bf16', 'avx2'])
 def test_training_rounds_products_exactly_where_the_cpu_multiplies_bfloat16(monkeypatch, flag):
-    monkeypatch.setattr(devices, 'cpu_flags', lambda: {'sse', flag})
+    monkeypatch.setattr(chips, 'cpu_flags', lambda: {'sse', flag})
     config = Config(model=SMALL)
     wanted = 'float32' if flag == 'avx2' else 'bfloat16'
     assert linear.matmul_dtype(config) == wanted
@@ -137,3 +137,17 @@ def test_only_matrices_that_are_multiplied_are_reduced():
     for name, dtype in types_by_name.items():
         multiplied = name.endswith(('kernel', 'embed/embedding'))
         assert dtype == ('bfloat16' if multiplied else 'float32'), name
+
+
+@pytest.mark.parametrize(
+    ('shape', 'axes'), [((1, 1, 960), 1), ((1, 1, 4, 96), 2), ((1, 2, 960), 1)]
+)
+def test_a_row_in_parts_is_the_same_product(shape, axes):
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    w = np.random.default_rng(1).normal(size=(*shape[-axes:], 7, 3)).astype(np.float32)
+    dims = ((tuple(range(x.ndim - axes, x.ndim)), tuple(range(axes))), ((), ()))
+    found, wanted = linear.multiply_row(x, w, dims), linear.multiply(x, w, dims)
+    assert found.shape == wanted.shape
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-4)
+    products = limit.products(lambda x, w: linear.multiply_row(x, w, dims), x, w)
+    assert (products[0].flops, len(products)) == (2 * x.size * 21, 1)

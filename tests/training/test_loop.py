@@ -13,9 +13,10 @@ from gptjax import tasks
 from gptjax.config import MeshConfig
 from gptjax.parallel.mesh import Layout
 from gptjax.training.checkpoint import Checkpoints
-from gptjax.training.loop import abstract_state, initial_state, train
+from gptjax.training.loop import abstract_state, initial_state
 from gptjax.training.metrics import DivergedError, Meter, read_metrics
 from tests.conftest import replace
+from tests.runs import train_in
 
 
 @pytest.fixture(scope='module')
@@ -28,7 +29,7 @@ def run(task, folder, state=None):
     layout = Layout(MeshConfig(data=1), 1)
     checkpoints = Checkpoints(folder / 'checkpoints', keep=9)
     state = initial_state(task, layout) if state is None else state
-    return train(task, layout, state, checkpoints, folder / 'metrics.jsonl').state
+    return train_in(folder, task, layout, state, checkpoints).state
 
 
 def with_steps(task, steps):

@@ -13,8 +13,8 @@ ROW = {'step': 50, 'train_loss': 2.3456, 'step_ms': 20.0, 'tokens_per_s': 12345.
 
 def test_plain_lines_have_loss_speed_and_time_left(capsys):
     with RunProgress(0, 4000) as shown:
-        shown.show(ROW)  # No line: it is neither an evaluation nor time for one.
-        shown.show(ROW | {'val_loss': 2.5})
+        shown.append(ROW)  # No line: it is neither an evaluation nor time for one.
+        shown.append(ROW | {'val_loss': 2.5})
     captured = capsys.readouterr()
     assert captured.out == ''
     assert captured.err == (
@@ -24,7 +24,7 @@ def test_plain_lines_have_loss_speed_and_time_left(capsys):
 
 def test_a_row_without_a_time_has_no_speed(capsys):
     with RunProgress(0, 4000) as shown:
-        shown.show({'step': 1, 'train_loss': 4.0, 'val_loss': 4.1})
+        shown.append({'step': 1, 'train_loss': 4.0, 'val_loss': 4.1})
     assert capsys.readouterr().err == 'step      1/4000  loss 4.000  val 4.100\n'
 
 
@@ -38,7 +38,7 @@ def test_a_terminal_gets_a_bar_with_lines_above(monkeypatch):
     monkeypatch.setenv('TERM', 'xterm')
     monkeypatch.setenv('COLUMNS', '120')
     with RunProgress(0, 100) as bar:
-        bar.show(ROW | {'val_loss': 2.5})
+        bar.append(ROW | {'val_loss': 2.5})
     shown = terminal.getvalue()
     assert 'step     50/100' in shown
     assert '50/100' in shown.replace('step     50/100', '')
@@ -51,7 +51,7 @@ def test_a_notebook_gets_lines_where_it_cannot_show_a_bar(monkeypatch, capsys):
     monkeypatch.setattr(progress, 'Console', lambda stderr: notebook)
     monkeypatch.setattr(progress.importlib.util, 'find_spec', lambda name: None)
     with RunProgress(0, 4000) as shown:
-        shown.show(ROW | {'val_loss': 2.5})
+        shown.append(ROW | {'val_loss': 2.5})
     assert capsys.readouterr().err.startswith('step     50/4000  loss 2.346')
 
 

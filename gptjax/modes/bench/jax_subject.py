@@ -24,7 +24,7 @@ class JaxSubject:
         from gptjax import tasks
         from gptjax.console import say
         from gptjax.modes.bench import limit
-        from gptjax.parallel.mesh import Layout
+        from gptjax.parallel.mesh import Layout, copies_pay
         from gptjax.tasks.language_model.task import LanguageModel
         from gptjax.training.checkpoint import flat_leaves
         from gptjax.training.loop import StepRunner, initial_state
@@ -39,8 +39,8 @@ class JaxSubject:
         self.task = task
         train = job.config.train
         rows, tokens = train.batch_size // train.accumulate, task.tokens_per_step()
-        size = {'params': task.count_params(), 'tokens': tokens // train.accumulate}
-        self.layout = Layout(job.config.mesh, rows, **size)
+        copies = copies_pay(tokens // train.accumulate)
+        self.layout = Layout(job.config.mesh, rows, copies=copies)
         state = initial_state(self.task, self.layout)
         weights = job.weights()
         names = [name.removeprefix('params.') for name in flat_leaves(state.params)]

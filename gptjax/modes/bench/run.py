@@ -16,7 +16,7 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 
 from gptjax import tasks
-from gptjax.chips import model_flops_utilization
+from gptjax.chips import hardware, model_flops_utilization
 from gptjax.config import Config
 from gptjax.console import say
 from gptjax.errors import UserError
@@ -24,7 +24,7 @@ from gptjax.files import write_atomically
 from gptjax.interop import hf_gpt2
 from gptjax.models.linear import compute_dtype, matmul_dtype
 from gptjax.modes import export_hf
-from gptjax.modes.bench import machine, peers, report
+from gptjax.modes.bench import peers, report
 from gptjax.modes.bench.turns import compare, in_turns
 from gptjax.modes.bench.worker import Arrays, Job, Worker
 from gptjax.modes.request import Request
@@ -64,7 +64,7 @@ def run(request: Request) -> int:
     result: dict[str, Any] = {
         'command': f'{request.command} --mode=bench',
         'date': datetime.date.today().isoformat(),
-        'hardware': machine.hardware(),
+        'hardware': hardware(),
         'tokens_per_step': task.tokens_per_step(),
         'parameters': task.count_params(),
         'flops_per_token': task.flops_per_token(),

@@ -23,7 +23,8 @@ from gptjax.models.bigram import Bigram
 from gptjax.models.block import apply
 from gptjax.models.decoder import Decoder
 from gptjax.models.linear import compute_dtype, reduced
-from gptjax.parallel.mesh import Layout
+from gptjax.parallel.mesh import Layout, copies_pay_in_decoding
+from gptjax.report import language_model as report
 from gptjax.tasks import base
 from gptjax.tasks.language_model import evaluation, init_from, inspection, preview, run_data
 from gptjax.tasks.protocols import Report
@@ -189,7 +190,8 @@ class LanguageModel(base.LossTask):
 
     def engine(self, params: dict, config: SampleConfig, *, rows: int) -> Engine:
         """An engine for this model, with `rows` rows split over the devices where that pays."""
-        layout = Layout(MeshConfig(), rows, params=base.count(params), tokens=rows)
+        copies = copies_pay_in_decoding(base.count(params), rows)
+        layout = Layout(MeshConfig(), rows, copies=copies)
         variables = layout.copy(self.weights(params, config))
         calls = -(-config.max_new_tokens // config.chunk)
         shape = {'rows': rows, 'chunk': -(-config.max_new_tokens // calls)}  # No steps left over.
@@ -211,6 +213,17 @@ class LanguageModel(base.LossTask):
     ) -> Explained:
         """All that --mode=explain shows of a text: a prompt, and what the user or it continues."""
         return language_model.explain(self, params, texts, sampling=config, title=title)
+
+    def by_token(self, params: dict) -> report.ByToken | None:
+        """Where the loss on the validation split comes from; None if there is no such split."""
+        if self.corpus.val is None:
+            return None
+        weights = self.weights(params, self.config.sample)
+        return report.by_token(self, weights, self.corpus.val)
+
+    def longest_copy(self, texts: Sequence[str]) -> str:
+        """A sentence about what generated texts share with the training text."""
+        return report.longest_copy(self, texts)
 
     def fingerprint(self) -> dict[str, Any]:
         """What has to be the same for a run to be continued."""

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from gptjax import tasks
+from gptjax.chips import hardware
 from gptjax.config import BenchConfig
 from gptjax.errors import UserError
-from gptjax.modes.bench import machine, peers, report, run, turns
+from gptjax.modes.bench import peers, report, run, turns
 from gptjax.modes.bench.worker import Job, Worker
 from gptjax.modes.request import Request
 from tests.conftest import ROOT, replace, run_main
@@ -248,7 +249,7 @@ def test_peers_are_those_whose_packages_are_all_there(monkeypatch, packages, exp
 
 
 def test_the_hardware_is_the_processor_with_its_cores():
-    assert re.fullmatch(r'.+, \d+ cores(, [A-Z0-9 -]+)*', machine.hardware())
+    assert re.fullmatch(r'.+, \d+ cores(, [A-Z0-9 -]+)*', hardware())
 
 
 def test_the_share_of_the_limit_is_that_of_reading_or_of_arithmetic():

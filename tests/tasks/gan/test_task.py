@@ -29,9 +29,10 @@ from gptjax.tasks.gan.step import new_balance, new_level, player_config
 from gptjax.tasks.gan.task import Gan
 from gptjax.text.words import END
 from gptjax.training.checkpoint import Checkpoints
-from gptjax.training.loop import initial_state, train
+from gptjax.training.loop import initial_state
 from gptjax.training.steps import run_key
 from tests.conftest import ROOT, replace
+from tests.runs import train_in
 
 LAYOUT = functools.cache(lambda: Layout(Config().mesh, 1))
 
@@ -140,7 +141,7 @@ def test_resuming_is_exact(task, config, tmp_path):
     def run(folder, steps, state):
         shorter = dataclasses.replace(task, config=replace(config, train={'steps': steps}))
         checkpoints = Checkpoints(folder / 'checkpoints')
-        train(shorter, layout, state, checkpoints, folder / 'metrics.jsonl')
+        train_in(folder, shorter, layout, state, checkpoints)
         return checkpoints
 
     whole = run(tmp_path / 'whole', 6, initial_state(task, layout))
@@ -363,7 +364,7 @@ def test_a_judge_has_to_be_a_word_level_language_model(task, config, state, tmp_
         judge, folder = tasks.create(judging, print), tmp_path / kind
         judge.save(folder)
         checkpoints = Checkpoints(folder / 'checkpoints')
-        train(judge, LAYOUT(), initial_state(judge, LAYOUT()), checkpoints, folder / 'm.jsonl')
+        train_in(folder, judge, LAYOUT(), initial_state(judge, LAYOUT()), checkpoints)
         (folder / 'config.json').write_text(json.dumps(dataclasses.asdict(judging)))
         if message:
             with pytest.raises(UserError, match=message):

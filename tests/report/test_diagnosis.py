@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from gptjax.training.diagnosis import diagnose
+from gptjax.report.diagnosis import diagnose
 
 
 def rows(val, train, every=100):

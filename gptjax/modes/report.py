@@ -1,0 +1,137 @@
+"""--mode=report: a page about a run, from its work directory alone."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gptjax import run_files, tasks
+from gptjax.console import say
+from gptjax.errors import UserError
+from gptjax.files import write_atomically
+from gptjax.generation.engine import whole_texts
+from gptjax.modes import page
+from gptjax.modes.request import Request, open_run
+from gptjax.report import record
+from gptjax.report.language_model import parts
+from gptjax.report.page import Model, Report, Sample
+from gptjax.run import Run
+from gptjax.training.loop import abstract_state
+from gptjax.training.metrics import read_metrics
+
+MOST_SAMPLES = 4  # checkpoints
+MOST_PROMPTS = 3
+SAMPLE_TOKENS = 200
+TOLERANCE = 1e-3  # relative: another machine rounds in another order
+
+
+def run(request: Request) -> int:
+    """Writes report.html into the work directory, or prints its figures with --json."""
+    path = Path(request.html or request.workdir / 'report.html')
+    page.check(path)
+    found = record.read(request.workdir)
+    others = [record.read(Path(workdir)) for workdir in request.against]
+    trained = run_files.is_trained(request.workdir)
+    if request.verify and not trained:
+        raise UserError(
+            f'--verify evaluates a checkpoint again, and {request.workdir} has none yet; '
+            'leave it out, or train first'
+        )
+    opened = open_run(request) if trained else None
+    verified = verify(opened) if request.verify and opened else ''
+    made = make(found, opened, others=others, verified=verified)
+    if request.as_json:
+        print(made.to_json())
+    else:
+        write(made, path)
+        say(f'Wrote {path}: open it in a browser')
+    return 0
+
+
+def make(
+    found: record.Record,
+    opened: Run | None,
+    *,
+    evaluated: Mapping[str, Any] | None = None,
+    others: Sequence[record.Record] = (),
+    verified: str = '',
+) -> Report:
+    """The report of a run, with what its model tells if it is trained.
+
+    `evaluated` has the figures of the whole validation split, if they are known.
+    """
+    task = opened.task if opened else tasks.load(found.config, found.workdir)
+    verdict = task.verdict(read_metrics(found.workdir / 'metrics.jsonl'))
+    return Report(found, verdict, examine(opened, evaluated) if opened else None, others, verified)
+
+
+def write(report: Report, path: Path) -> None:
+    """Writes the page, whole or not at all."""
+    write_atomically(path, report.to_html().encode('utf-8', 'replace'))
+
+
+def examine(run: Run, figures: Mapping[str, Any] | None = None) -> Model:
+    """Evaluates a trained model and lets its checkpoints write; see `make`."""
+    samples = _samples(run)
+    task: Any = run.task
+    by_token, copied = None, ''
+    if hasattr(task, 'by_token'):
+        by_token = task.by_token(run.params)
+        copied = task.longest_copy([text for s in samples for _, text in s.passages])
+        if not by_token:  # An imported model has no held-out text.
+            figures = {}
+    if figures is None:
+        figures = run.evaluate().figures
+    return Model(
+        run.step, task.describe_model(), figures, parts(run.params), samples, by_token, copied
+    )
+
+
+def verify(run: Run) -> str:
+    """A sentence about the checkpoint's loss, evaluated again.
+
+    Raises UserError if it is not what was saved with it.
+    """
+    saved = run_files.checkpoints(run.workdir).val_loss(run.step)
+    if not math.isfinite(saved):
+        raise UserError(
+            f'checkpoint {run.step} of {run.workdir} was saved without a validation loss, so there '
+            'is nothing to compare with; leave out --verify'
+        )
+    found = run.task.validate(run.params, run.layout)['val_loss']
+    if abs(found - saved) > TOLERANCE * abs(saved):
+        raise UserError(
+            f'checkpoint {run.step} of {run.workdir} has a validation loss of {found:.6f}, and '
+            f'{saved:.6f} was saved with it; restore the work directory from a backup'
+        )
+    return (
+        f'Evaluated again, the checkpoint of step {run.step:,} has the validation loss that was '
+        f'saved with it: {found:.6f}, a difference of {abs(found - saved):.0e}'
+    )
+
+
+def _samples(run: Run) -> list[Sample]:
+    """What some of the checkpoints write, the first, the last and the run's own among them."""
+    checkpoints = run_files.checkpoints(run.workdir)
+    steps = sorted(checkpoints.saved())
+    spread = {steps[round(i * (len(steps) - 1) / (MOST_SAMPLES - 1))] for i in range(MOST_SAMPLES)}
+    knobs = {'max_new_tokens': SAMPLE_TOKENS, 'num_samples': 1}
+    knobs = {name: n for name, n in knobs.items() if f'sample.{name}' in run.task.reads}
+    found = []
+    for step in sorted(spread | {run.step}):
+        try:
+            like = abstract_state(run.task, run.layout)
+            params = run.params if step == run.step else checkpoints.restore(like, [step])[1].params
+        except UserError:  # Damaged, which was said.
+            continue
+        prompts = run.task.prompts(())[:MOST_PROMPTS]
+        texts = whole_texts(dataclasses.replace(run, params=params).stream(prompts, **knobs))
+        passages = [
+            passage
+            for prompt, text in zip(prompts, texts, strict=True)
+            for passage in run.task.passages(prompt, text)
+        ]
+        loss = checkpoints.val_loss(step)
+        found.append(Sample(step, loss if math.isfinite(loss) else None, passages))
+    return found

@@ -1,0 +1,39 @@
+"""Pages of HTML that need nothing else: template, style and script in one, and nothing fetched."""
+
+import base64
+import hashlib
+from importlib import resources
+from typing import Any
+
+import jinja2
+
+
+def render(package: str, name: str, *, scripts: tuple[str, ...] = (), **values: Any) -> str:
+    """A page from web/<name>.html and .css of a package, beside the style that all pages share.
+
+    `scripts` are names of files that become one script, in this order. The content security policy
+    lets nothing run or be fetched but these. Everything in `values` is escaped.
+    """
+    folder = resources.files(package) / 'web'
+    shared = resources.files('gptjax') / 'web'
+    style = (shared / 'base.css').read_text() + (folder / f'{name}.css').read_text()
+    script = '\n'.join((folder / f'{part}.js').read_text() for part in scripts)
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        loader=jinja2.FunctionLoader(lambda path: (folder / path).read_text()),
+    )
+    allowed = f"style-src 'sha256-{_hash(style)}'"
+    allowed += f"; script-src 'sha256-{_hash(script)}'" if script else ''
+    return environment.get_template(f'{name}.html').render(
+        **values,
+        policy=f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'",
+        # Ours, and inside elements whose content is no markup.
+        style=jinja2.filters.Markup(style),
+        script=jinja2.filters.Markup(script),
+    )
+
+
+def _hash(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,0 +1,100 @@
+"""What a report tells of a language model's loss, token by token."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from gptjax.config import Config
+from gptjax.explain.sources import find_sources
+from gptjax.report import tokens
+from gptjax.report.baselines import baselines
+from gptjax.text.display import visible
+from gptjax.text.token_files import Corpus, Split, cached_train
+
+
+class LanguageModel(Protocol):
+    """What a report needs of the task."""
+
+    @property
+    def config(self) -> Config: ...
+
+    @property
+    def corpus(self) -> Corpus: ...
+
+    @property
+    def model(self) -> Any: ...
+
+    def flops_per_token(self) -> float: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class ByToken:
+    """Figures of the first tokens of the validation split."""
+
+    count: int  # tokens
+    is_part: bool  # of a longer split
+    loss: float  # nats per token
+    error: float  # standard error of the loss, over windows
+    baselines: dict[str, float]  # losses of simpler predictors
+    by_position: list[tokens.Group]
+    by_kind: list[tokens.Group]
+    calibration: tokens.Calibration
+
+
+def by_token(task: LanguageModel, variables: dict, val: Split) -> ByToken:
+    """Predicts the validation split anew, or as much of it as takes seconds."""
+    model, config, tokenizer = task.model, task.config, task.corpus.tokenizer
+    scored = tokens.score(
+        lambda variables, tokens_BT: model.apply(variables, tokens_BT)[0],
+        *(variables, val.tokens),
+        block_size=config.model.block_size,
+        flops_per_token=task.flops_per_token() / 3,  # The forward pass alone.
+    )
+    train = cached_train(task.corpus.sha256, config.data, tokenizer)
+    count = len(scored.tokens_M)
+    train_S = None if train is None else train.tokens
+    loss = float(scored.nats_M.mean())
+    return ByToken(
+        count,
+        count + 1 < len(val),
+        loss,
+        tokens.standard_error(scored),
+        {'model': loss} | baselines(scored.tokens_M, scored.before_M, train_S, tokenizer),
+        tokens.by_position(scored),
+        tokens.by_kind(scored, tokenizer),
+        tokens.calibration(scored),
+    )
+
+
+def longest_copy(task: LanguageModel, texts: Sequence[str]) -> str:
+    """A sentence about the longest passage that generated texts share with the training text.
+
+    Empty if the training text is not in the cache.
+    """
+    tokenizer = task.corpus.tokenizer
+    train = cached_train(task.corpus.sha256, task.config.data, tokenizer)
+    if train is None:
+        return ''
+    length, passage = 0, np.zeros(0, np.int32)
+    for text in texts:
+        ids_T = np.append(tokenizer.encode(tokenizer.drop_unknown(text)), 0)
+        for t, source in enumerate(find_sources(train.tokens, ids_T), 1):
+            if source.length > length:
+                length, passage = source.length, ids_T[t - source.length : t]
+    return (
+        f'The longest passage of these samples that is in the training text too has {length} of '
+        f'the {len(train):,} tokens there: {visible(tokenizer.to_bytes(passage.tolist()))}'
+    )
+
+
+def parts(params: Any) -> list[tuple[str, int]]:
+    """How many numbers each part of a model has, all its blocks together."""
+    found: dict[str, int] = {}
+    for path, x in jax.tree_util.tree_leaves_with_path(params):
+        names = [key.key.rstrip('0123456789').rstrip('_') for key in path if key.key != 'params']
+        name = '/'.join(names[: 3 if len(names) > 3 else 2])
+        found[name] = found.get(name, 0) + x.size
+    return [*found.items(), ('all', sum(found.values()))]

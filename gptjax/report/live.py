@@ -1,0 +1,46 @@
+"""report.html while a run is trained."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from gptjax.console import say
+from gptjax.files import write_atomically
+from gptjax.report import record
+from gptjax.report.page import Report
+from gptjax.training.metrics import Row, read_metrics
+
+EVERY_S = 30.0
+MOST_SHARE = 0.01  # of the training time
+
+
+class LiveReport(contextlib.AbstractContextManager):
+    """Writes the report anew after evaluations, now and then, and when training ends."""
+
+    def __init__(self, workdir: Path, verdict: Callable[[list[Row]], str]) -> None:
+        """`verdict` says in words what the rows of a run mean."""
+        self._workdir, self._verdict = workdir, verdict
+        self._next = time.monotonic() + EVERY_S
+
+    def append(self, row: Row) -> None:
+        """Writes the page if this is an evaluation and it is time for a page."""
+        if 'val_loss' in row and time.monotonic() > self._next:
+            began = time.monotonic()
+            self._write()
+            now = time.monotonic()
+            self._next = now + max(EVERY_S, (now - began) / MOST_SHARE)
+
+    def __exit__(self, *_: object) -> None:
+        self._write()
+
+    def _write(self) -> None:
+        path = self._workdir / 'report.html'
+        try:
+            report = Report(
+                record.read(self._workdir),
+                self._verdict(read_metrics(self._workdir / 'metrics.jsonl')),
+            )
+            write_atomically(path, report.to_html().encode('utf-8', 'replace'))
+        except OSError as error:  # A full disk, say: that is no reason to stop training.
+            say(f'{path} could not be written ({error.strerror}); training goes on')
