@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 WIDTH, HEIGHT = 640, 230
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 22, 34
+LEFT, RIGHT, TOP, BOTTOM = 56, 28, 22, 34
 MOST_POINTS = 600  # of a line
 
 
@@ -127,7 +127,7 @@ def _ticks(low: float, high: float) -> list[tuple[float, str]]:
     places = MaxNLocator(6).tick_values(low, high)
     inside = [float(place) for place in places if low <= place <= high]
     step = places[1] - places[0]
-    digits = max(0, -int(np.floor(np.log10(step) + 1e-9)))
+    digits = next((d for d in range(5) if abs(round(step, d) - step) < 1e-9 * step), 5)
     if digits > 4:
         return [(place, f'{place:.1e}') for place in inside]
     return [(place, f'{place:,.{digits}f}') for place in inside]
