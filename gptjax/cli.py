@@ -48,6 +48,9 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_string('source', '', 'Of --mode=import: a folder or a name on the hub.', **both)
     flags.DEFINE_string('target', '', 'Of --mode=export: a new folder.', **both)
     flags.DEFINE_string('html', '', 'A page to write, of --mode=sample, explain, report.', **both)
+    flags.DEFINE_bool(
+        'live', True, 'Of --mode=explain: put a small model into the page as well.', **both
+    )
     flags.DEFINE_multi_string(
         'against', [], 'Of --mode=report: another work directory; may be repeated.', **both
     )
@@ -91,5 +94,6 @@ def run_mode(argv: list[str]) -> int:
         html=values.html,
         against=tuple(values.against),
         verify=values.verify,
+        live=values.live,
     )
     return importlib.import_module(MODES[values.mode]).run(request)

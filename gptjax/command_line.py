@@ -124,7 +124,7 @@ def command_to_repeat(argv: Sequence[str]) -> str:
     """The command line without what one would change next: its mode, prompts and output."""
     changing = (
         *('mode', 'prompt', 'prompt_file', 'json', 'nojson', 'source', 'target', 'html'),
-        *('against', 'verify', 'noverify'),
+        *('against', 'verify', 'noverify', 'live', 'nolive'),
     )
     _, kept = _take(argv[1:], *changing)
     return shlex.join([*program(argv).split(), *kept])
@@ -190,7 +190,7 @@ def _take(args: Sequence[str], *names: str) -> tuple[list[str], list[str]]:
             rest.append(arg)
         elif equals:
             values.append(value)
-        elif args and not name.endswith(('json', 'verify')):  # Switches have no value.
+        elif args and not name.endswith(('json', 'verify', 'live')):  # Switches have no value.
             values.append(args.pop(0))
     return values, rest
 

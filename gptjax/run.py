@@ -1,5 +1,6 @@
 """A run: a work directory as an object. Every mode but training begins with it."""
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from gptjax.explain.page import Explained
     from gptjax.tasks.language_model.inspection import Forward, Score
+
+MOST_EXPLAINED = 8  # checkpoints whose predictions an explanation shows
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,18 +84,22 @@ class Run:
         """The log-probability of each token of a text."""
         return self._language_model().score(self.params, text)
 
-    def explain(self, *texts: str, **sampling: Any) -> 'Explained':
+    def explain(self, *texts: str, live: bool = True, **sampling: Any) -> 'Explained':
         """A page about the model's predictions, token by token: `to_html()`, `to_json()`.
 
         `texts` is a prompt (or a source to translate), perhaps with its continuation (translation);
-        without any it is one of the task's own. `sampling` as in `generate`.
+        without any it is one of the task's own. `sampling` as in `generate`. With `live` the page
+        has the model in it, if it is a small language model, and explains other texts too.
         """
         if not hasattr(self.task, 'explain'):
             raise UserError(f'there is no explanation of task={self.config.task}')
         config = self._sampling(sampling)
         title = f'{self.config.name}, step {self.step}'
         given = texts or self.task.prompts(())[:1]
-        return self.task.explain(self.params, given, config, title)
+        explained = self.task.explain(self.params, given, config, title)
+        if hasattr(self.task, 'across') and len(run_files.checkpoints(self.workdir).saved()) > 1:
+            explained = self.task.across(explained, self.checkpoints(MOST_EXPLAINED))
+        return explained if live else dataclasses.replace(explained, live=None)
 
     @property
     def metrics(self) -> list[Row]:
@@ -102,6 +109,22 @@ class Run:
     def plot(self) -> 'Figure':
         """The curves of the run, as a figure that notebooks show."""
         return self.task.plot(self.metrics, title=f'{self.config.name} in {self.workdir}')
+
+    def checkpoints(self, most: int) -> Iterator[tuple[int, dict]]:
+        """(step, parameters) of at most so many checkpoints, evenly spread, with the run's own.
+
+        Damaged ones are named and left out.
+        """
+        steps = sorted(run_files.checkpoints(self.workdir).saved())
+        if len(steps) > most:
+            steps = [steps[round(i * (len(steps) - 1) / (most - 1))] for i in range(most)]
+        for step in sorted({*steps, self.step}):
+            if step == self.step:
+                yield step, self.params
+            else:
+                with contextlib.suppress(UserError):
+                    found = run_files.restore_step(self.task, self.workdir, step, self.layout)
+                    yield step, found.params
 
     def _sampling(self, knobs: dict[str, Any]) -> SampleConfig:
         """The run's sampling with other values of some knobs, which the task must read."""

@@ -72,3 +72,9 @@ def restore(task: Learner, workdir: Path, which: str, layout: Layout) -> tuple[i
     saved = checkpoints(workdir)
     order = saved.best_first() if which == 'best' else saved.saved()
     return saved.restore(abstract_state(task, layout), order)
+
+
+def restore_step(task: Learner, workdir: Path, step: int, layout: Layout) -> TrainState:
+    """The state of one checkpoint; raises UserError if it is damaged or does not fit the task."""
+    _, state = checkpoints(workdir).restore(abstract_state(task, layout), [step])
+    return state

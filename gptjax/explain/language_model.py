@@ -1,7 +1,7 @@
 """Explains a language model on one text: a prompt and its continuation."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import jax
@@ -9,6 +9,8 @@ import numpy as np
 
 from gptjax.config import Config, SampleConfig
 from gptjax.errors import UserError
+from gptjax.explain.across import across
+from gptjax.explain.live import live_model
 from gptjax.explain.page import Explained
 from gptjax.explain.sizes import sizes
 from gptjax.explain.views import all_views
@@ -16,6 +18,7 @@ from gptjax.generation.engine import Piece
 from gptjax.generation.rules import Rules
 from gptjax.models.bigram import Bigram
 from gptjax.models.decoder import Decoder
+from gptjax.text.display import name_tokens
 from gptjax.text.prompts import encode_prompt
 from gptjax.text.token_files import Corpus, cached_train
 from gptjax.text.tokenizers import Tokenizer
@@ -87,6 +90,7 @@ def explain(
         rules=Rules.from_config(sampling),
         train_S=None if train is None else train.tokens,
     )
+    live, not_live = live_model(task.model, variables, task.tokenizer, data)
     whose = 'the continuation was given' if given else 'the model wrote the rest'
     return Explained(
         title=title,
@@ -96,7 +100,21 @@ def explain(
         vocab_size=task.tokenizer.vocab_size,
         sizes=sizes(params['params'], task.config.model, len(tokens_T)),
         numbers=numbers,
+        live=live,
+        not_live=not_live,
     )
+
+
+def with_checkpoints(
+    task: LanguageModel, explained: Explained, checkpoints: Iterable[tuple[int, dict]]
+) -> Explained:
+    """The explanation with the predictions of other checkpoints, given as (step, parameters)."""
+    variables = ((step, task.variables(params)) for step, params in checkpoints)
+    moments = across(task.model, variables, np.asarray(explained.numbers['tokens']))
+    named = name_tokens(task.tokenizer, {i for moment in moments for i in moment.ids_TK.flat})
+    numbers = explained.numbers | {'across': moments}
+    numbers['names'] = explained.numbers['names'] | named
+    return dataclasses.replace(explained, numbers=numbers)
 
 
 def _check_length(n_tokens: int, block_size: int) -> None:

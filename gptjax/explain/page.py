@@ -1,4 +1,4 @@
-"""An explanation as one page of HTML that needs nothing else, in at most MOST_BYTES."""
+"""An explanation as one page of HTML that needs nothing else, of bounded size."""
 
 import base64
 import dataclasses
@@ -10,12 +10,23 @@ import numpy as np
 
 from gptjax import pages
 from gptjax.explain.attention import Attention, Heads
+from gptjax.explain.live import Live
 from gptjax.explain.sizes import Size
 from gptjax.explain.views import Explanation
 
-MOST_BYTES = 3_000_000
-FRAME_BYTES = 60_000  # about what the page has besides its data
-SCRIPTS = ('base', 'text', 'heads', 'layers', 'rest', 'start')  # one script, in this order
+MOST_BYTES = 3_000_000  # without the model, which takes 2.7 for each of its parameters
+FRAME_BYTES = 80_000  # about what the page has besides its data
+SCRIPTS = (
+    'base',
+    'text',
+    'heads',
+    'layers',
+    'rest',
+    'across',
+    'model',
+    'own',
+    'start',
+)  # one script, in this order
 NO_LAYERS = (
     'This model has no attention to show: a bigram model is a table, and a generator that is not '
     'causal computes all places anew for each word.'
@@ -42,6 +53,8 @@ class Explained:
     vocab_size: int
     sizes: list[Size]
     numbers: Explanation
+    live: Live | None = None  # the model, for the page to explain other texts
+    not_live: str = ''  # why there is none, if the page should say it
 
     def to_json(self) -> str:
         """The numbers of the page as one JSON object."""
@@ -51,6 +64,9 @@ class Explained:
         """The page, with its style, script and data in it."""
         numbers = self.numbers
         data, left_out = _packed(numbers)
+        data['live'] = self.live and vars(self.live) | {
+            'weights': {name: _half(array) for name, array in self.live.weights.items()}
+        }
         return pages.render(
             *('gptjax.explain', 'page'),
             scripts=SCRIPTS,

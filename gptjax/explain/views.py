@@ -19,7 +19,7 @@ from gptjax.text.tokenizers import Tokenizer
 # Of JSON values, arrays and dataclasses of them; None where a view does not fit.
 Explanation = dict[str, Any]
 VIEWS = (
-    *('attention', 'heads', 'lens', 'parts', 'positions', 'neighbours'),
+    *('attention', 'heads', 'lens', 'parts', 'positions', 'neighbours', 'across'),
     *('source', 'copying'),  # of translations
     *('style', 'critic'),  # of a GAN's sentences
 )

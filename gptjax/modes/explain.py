@@ -19,7 +19,7 @@ def run(request: Request) -> int:
     path = Path(request.html or request.workdir / 'explain.html')
     page.check(path)
     run = open_run(request)
-    explained = run.explain(*request.prompts)
+    explained = run.explain(*request.prompts, live=request.live)
     if request.as_json:
         print(explained.to_json())
     else:

@@ -17,7 +17,6 @@ from gptjax.report import record
 from gptjax.report.language_model import parts
 from gptjax.report.page import Model, Report, Sample
 from gptjax.run import Run
-from gptjax.training.loop import abstract_state
 from gptjax.training.metrics import read_metrics
 
 MOST_SAMPLES = 4  # checkpoints
@@ -113,18 +112,11 @@ def verify(run: Run) -> str:
 
 def _samples(run: Run) -> list[Sample]:
     """What some of the checkpoints write, the first, the last and the run's own among them."""
-    checkpoints = run_files.checkpoints(run.workdir)
-    steps = sorted(checkpoints.saved())
-    spread = {steps[round(i * (len(steps) - 1) / (MOST_SAMPLES - 1))] for i in range(MOST_SAMPLES)}
+    saved = run_files.checkpoints(run.workdir)
     knobs = {'max_new_tokens': SAMPLE_TOKENS, 'num_samples': 1}
     knobs = {name: n for name, n in knobs.items() if f'sample.{name}' in run.task.reads}
     found = []
-    for step in sorted(spread | {run.step}):
-        try:
-            like = abstract_state(run.task, run.layout)
-            params = run.params if step == run.step else checkpoints.restore(like, [step])[1].params
-        except UserError:  # Damaged, which was said.
-            continue
+    for step, params in run.checkpoints(MOST_SAMPLES):
         prompts = run.task.prompts(())[:MOST_PROMPTS]
         texts = whole_texts(dataclasses.replace(run, params=params).stream(prompts, **knobs))
         passages = [
@@ -132,6 +124,6 @@ def _samples(run: Run) -> list[Sample]:
             for prompt, text in zip(prompts, texts, strict=True)
             for passage in run.task.passages(prompt, text)
         ]
-        loss = checkpoints.val_loss(step)
+        loss = saved.val_loss(step)
         found.append(Sample(step, loss if math.isfinite(loss) else None, passages))
     return found

@@ -22,6 +22,7 @@ class Request:
     source: str = ''  # of --mode=import
     target: str = ''  # of --mode=export
     html: str = ''  # of --mode=sample, explain and report
+    live: bool = True  # of --mode=explain
     against: tuple[str, ...] = ()  # of --mode=report
     verify: bool = False  # of --mode=report
 

@@ -1,6 +1,7 @@
 """The page of --mode=explain: complete in itself, bounded, and deaf to what its tokens say."""
 
 import base64
+import dataclasses
 import hashlib
 import html.parser
 import json
@@ -19,7 +20,8 @@ from gptjax.modes.request import Request
 from gptjax.tasks.language_model.task import LanguageModel
 from gptjax.text.characters import CharTokenizer
 from gptjax.text.token_files import Corpus
-from tests.conftest import one_line, run_main, unpack_golden
+from gptjax.training.steps import run_key
+from tests.conftest import one_line, replace, run_main, unpack_golden
 
 
 @pytest.fixture(scope='module')
@@ -112,8 +114,6 @@ def hostile_task():
 
 
 def test_tokens_cannot_end_the_script_or_become_elements():
-    from gptjax.training.steps import run_key
-
     task = hostile_task()
     texts = ('</script>', '<img src=x onerror=alert(1)>')
     params = task.init_state(run_key(0)).params
@@ -126,6 +126,7 @@ def test_tokens_cannot_end_the_script_or_become_elements():
 
 def test_the_page_stays_within_its_size(explained, monkeypatch):
     """What does not fit is left out by layers, and the page says which are there."""
+    explained = dataclasses.replace(explained, live=None)
     whole = explained.to_html()
     assert len(whole.encode()) < page.MOST_BYTES and 'To keep the page small' not in whole
     assert all('queries' in layer for layer in data_of(whole)['attention'][0]['layers'])
@@ -175,3 +176,40 @@ def test_from_the_command_line(home):
     other.write_text('mine')
     assert 'no page of ours' in one_line(run_main(*flags, f'--html={other}'), 1)
     assert 'explain' in cli.MODES
+
+
+def test_the_same_text_at_several_checkpoints(tiny, tmp_path):
+    """The run's own checkpoint is among them, and says there what it says elsewhere."""
+    run = gptjax.train(replace(tiny, train={'steps': 9, 'keep': 3}), tmp_path / 'run')
+    explained = run.explain('ROMEO', 'dias', live=False)
+    moments = {moment.step: moment for moment in explained.numbers['across']}
+    assert set(moments) == {3, 6, 9} and explained.live is None
+    own = moments[run.step]
+    assert own.loss == pytest.approx(explained.numbers['loss'], rel=1e-5)
+    outcomes = explained.numbers['outcomes']
+    assert own.rank_T.tolist() == [outcome.rank for outcome in outcomes]
+    np.testing.assert_allclose(own.probability_T, [o.probability for o in outcomes], rtol=1e-4)
+    assert moments[3].loss != own.loss
+    assert set(own.ids_TK.flat) <= explained.numbers['names'].keys()
+
+
+def test_a_page_of_a_small_model_has_the_model(home):
+    explained = gptjax.load(home / 'char').explain('To be', max_new_tokens=3)
+    weights = data_of(explained.to_html())['live']['weights']
+    size = sum(len(packed['data']) for packed in weights.values())
+    assert explained.live.count > 1000 and size == pytest.approx(
+        explained.live.count * 8 / 3, rel=0.01
+    )
+    assert data_of(dataclasses.replace(explained, live=None).to_html())['live'] is None
+
+
+def test_a_page_of_twelve_times_twelve_heads_stays_small():
+    """GPT-2's heads at 128 tokens; the width of the model is less, so that the test is quick."""
+    tokenizer = CharTokenizer(''.join(map(chr, range(33, 133))))
+    size = {'n_layer': 12, 'n_head': 12, 'n_embd': 96, 'block_size': 128}
+    task = LanguageModel(Config(model=ModelConfig(**size)), Corpus(tokenizer, None, None, 'none'))
+    text = tokenizer.decode(np.random.default_rng(0).integers(100, size=128))
+    params = task.init_state(run_key(0)).params
+    explained = task.explain(params, (text[:64], text[64:]), task.config.sample, 'page')
+    explained = dataclasses.replace(explained, live=None)
+    assert len(explained.to_html().encode()) <= page.MOST_BYTES

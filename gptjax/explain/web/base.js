@@ -2,7 +2,7 @@
 // Everything is drawn from `data`, for the selected token, layer and head in `chosen`.
 
 const data = JSON.parse(document.getElementById('data').textContent);
-const n = data.tokens.length;
+let n = data.tokens.length;
 const chosen = { t: 1, s: 0, kind: 0, layer: 0, head: 0 };
 
 // ---- numbers -------------------------------------------------------------------------------

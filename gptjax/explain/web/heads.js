@@ -41,12 +41,12 @@ function weightOf(layer, head) {
 function about(layer, head) {
   if (!data.heads || chosen.kind !== 0) return { label: '', words: '' };
   const { scores, labels, loss, loss_increase: increase } = data.heads;
-  const does = labels ? labels[layer][head] : '', change = increase[layer][head];
+  const does = labels ? labels[layer][head] : '', change = increase && increase[layer][head];
   const looks = scores ? `On random tokens that come twice it looks with ${percent(scores.previous[layer][head])} ` +
     `at the token before, ${percent(scores.duplicate[layer][head])} at the same token, ` +
     `${percent(scores.induction[layer][head])} at what followed it. ` : '';
-  return { label: does, words: looks + `The loss of this text is ${fixed(loss, 3)} nats a token; without this head ` +
-    `it is ${fixed(Math.abs(change), 4)} ${change < 0 ? 'lower' : 'higher'}.` };
+  return { label: does, words: looks + (increase ? `The loss of this text is ${fixed(loss, 3)} nats a token; without ` +
+    `this head it is ${fixed(Math.abs(change), 4)} ${change < 0 ? 'lower' : 'higher'}.` : '') };
 }
 
 function choose(layer, head) {
@@ -110,8 +110,9 @@ function onHover(event) {
 }
 
 function showHeadsTable() {
-  const { scores, labels } = data.heads;
-  const rows = data.heads.loss_increase.flatMap((layer, l) => layer.map((change, h) => make('tr', {},
+  const { scores, labels, loss_increase: increase } = data.heads;
+  if (!increase) return $('heads-table').replaceChildren('Leaving out each head would take long in a browser.');
+  const rows = increase.flatMap((layer, l) => layer.map((change, h) => make('tr', {},
     cell(`${l}.${h}`), cell(labels ? labels[l][h] : ''),
     ...(scores ? ['previous', 'duplicate', 'induction'].map((kind) => cell(fixed(scores[kind][l][h]), true)) : []),
     cell(fixed(change, 4), true))));
@@ -173,6 +174,5 @@ function startHeads() {
     $(id).addEventListener('change', () => { showHeads(); showHead(); });
   }
   $('head').addEventListener('mousemove', onHover);
-  if (data.heads) showHeadsTable();
   chosen.layer = kinds[0].layers.findLastIndex(Boolean);
 }

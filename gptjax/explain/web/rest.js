@@ -15,7 +15,7 @@ function showMask() {
 
 // A picture of a packed table, a row for each place.
 function showTable(canvas, packed) {
-  const get = unpack(packed), [rows, width] = packed.shape;
+  const { get, rows, width } = packed.get ? packed : { get: unpack(packed), rows: packed.shape[0], width: packed.shape[1] };
   let most = 1e-9;
   for (let t = 0; t < rows; t++) for (let i = 0; i < width; i++) most = Math.max(most, Math.abs(get(t, i)));
   draw(canvas, rows, width, Math.max(1, Math.floor(400 / Math.max(rows, width))), (t, i) => get(t, i) / most);
@@ -36,6 +36,13 @@ function showNeighbours() {
 }
 
 function showSources() {
+  if (!$('sources') || !data.sources) {
+    if ($('sources') && data.layers) {
+      $('sources-words').textContent = 'The training text is not in this page.';
+      $('sources-excerpt').replaceChildren();
+    }
+    return;
+  }
   const { length, count, followed, start, excerpt } = data.sources[chosen.t - 1];
   $('sources-words').textContent = length === 0 ? 'The training text does not have the token before this one.'
     : `The last ${length} token${length > 1 ? 's' : ''} before this one stand${length > 1 ? '' : 's'} ` +
@@ -68,7 +75,8 @@ function showAll() {
   }
   if (data.copying) showCopying();
   if (data.neighbours) showNeighbours();
-  if (data.sources) showSources();
+  showSources();
+  if ($('across')) showAcross();
 }
 
 function redraw() {

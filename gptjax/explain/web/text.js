@@ -5,6 +5,7 @@ function surprise(t) {
 }
 
 function showText() {
+  $('text').replaceChildren();
   for (const t of range(n)) {
     const id = data.tokens[t];
     const title = t === 0 ? 'the first token: nothing comes before it'
@@ -49,7 +50,7 @@ function showSource() {
 }
 
 function onKey(event) {
-  if (event.target.matches('select, input') || event.altKey || event.ctrlKey || event.metaKey) return;
+  if (event.target.matches('select, input, textarea') || event.altKey || event.ctrlKey || event.metaKey) return;
   const back = $('text').dir === 'rtl' ? 'ArrowRight' : 'ArrowLeft';
   const next = back === 'ArrowLeft' ? 'ArrowRight' : 'ArrowLeft';
   if (event.key !== back && event.key !== next) return;

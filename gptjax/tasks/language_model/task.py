@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -213,6 +213,10 @@ class LanguageModel(base.LossTask):
     ) -> Explained:
         """All that --mode=explain shows of a text: a prompt, and what the user or it continues."""
         return language_model.explain(self, params, texts, sampling=config, title=title)
+
+    def across(self, explained: Explained, checkpoints: Iterable[tuple[int, dict]]) -> Explained:
+        """The explanation with what other checkpoints, (step, parameters), make of its text."""
+        return language_model.with_checkpoints(self, explained, checkpoints)
 
     def by_token(self, params: dict) -> report.ByToken | None:
         """Where the loss on the validation split comes from; None if there is no such split."""
