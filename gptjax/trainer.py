@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-from gptjax import run_files, starts, tasks
+from gptjax import run_files, starts, tasks, trackers
 from gptjax.config import Config
 from gptjax.config.schema import flatten
 from gptjax.console import say
@@ -17,7 +17,7 @@ from gptjax.parallel.mesh import Layout, copies_pay
 from gptjax.report.live import LiveReport
 from gptjax.tasks.protocols import Task
 from gptjax.training.loop import Outcome, abstract_state, initial_state, train
-from gptjax.training.metrics import MetricsLog, read_metrics
+from gptjax.training.metrics import MetricsLog, Tracker, read_metrics
 from gptjax.training.progress import RunProgress
 
 
@@ -64,14 +64,15 @@ def train_run(config: Config, workdir: Path, *, command: str = '') -> Outcome | 
         run_files.save(task.config, task.save, workdir, continues=bool(checkpoints.saved()))
         starts.note(workdir, int(state.step), command)
         log = MetricsLog(workdir / 'metrics.jsonl', int(state.step))
-        trackers = (
+        receivers: tuple[Tracker, ...] = (
             *(log, RunProgress(int(state.step), config.train.steps)),
             LiveReport(workdir, task.verdict),
+            *trackers.make(config, workdir, int(state.step)),
         )
         outcome = train(
             *(task, layout, state),
             checkpoints=checkpoints,
-            trackers=trackers,
+            trackers=receivers,
             elapsed_s=log.elapsed_s,
         )
     rows = read_metrics(workdir / 'metrics.jsonl')

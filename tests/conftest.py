@@ -26,10 +26,25 @@ import pytest  # noqa: E402
 from gptjax.config import Config, DataConfig, ModelConfig, SampleConfig, TrainConfig  # noqa: E402
 
 HAS_TORCH = all(importlib.util.find_spec(name) for name in ('torch', 'transformers'))
+HAS_LENS = importlib.util.find_spec('transformer_lens') is not None
+HAS_TRACKERS = all(importlib.util.find_spec(name) for name in ('tensorboard', 'wandb'))
+HAS_NOTEBOOK = all(importlib.util.find_spec(name) for name in ('nbclient', 'ipykernel'))
 HAS_BROWSER = bool(importlib.util.find_spec('selenium') and shutil.which('chromedriver'))
 # Marks of tests that need more than the extra `test`: what it is, whether it is there, a command.
 NEEDS = {
     'torch': ('PyTorch', HAS_TORCH, "pip install -e '.[test,bench]' && python -m pytest -m torch"),
+    'lens': (
+        *('TransformerLens', HAS_LENS),
+        "pip install -e '.[test,torch]' transformer-lens && python -m pytest -m lens",
+    ),
+    'trackers': (
+        *('TensorBoard and wandb', HAS_TRACKERS),
+        "pip install -e '.[test,trackers]' && python -m pytest -m trackers",
+    ),
+    'notebook': (
+        *('nbclient and ipykernel', HAS_NOTEBOOK),
+        "pip install -e '.[test,notebook]' && python -m pytest -m notebook",
+    ),
     'browser': (
         *('Chromium with its driver', HAS_BROWSER),
         "pip install -e '.[test,browser]' && python -m pytest -m browser",

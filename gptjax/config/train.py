@@ -37,6 +37,11 @@ class TrainConfig(Section):
     save_every: int = knob(250, 'steps between checkpoints', low=1)
     keep: int = knob(2, 'newest checkpoints kept, besides the best one', low=1)
     log_every: int = knob(10, 'steps between rows of metrics', low=1)
+    tracker: str = knob(
+        'none',
+        'where the metrics go besides metrics.jsonl',
+        choices=('none', 'tensorboard', 'wandb'),
+    )
     seed: int = knob(1337, 'seed of initialisation, batches, dropout', low=0, high=2**31 - 1)
     init_from: str = knob('', 'work directory of a trained or imported model to start from')
     lora_rank: int = knob(0, 'rank of the LoRA change; 0: all parameters are trained', low=0)
