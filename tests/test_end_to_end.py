@@ -59,8 +59,9 @@ def test_training_says_what_it_does_and_what_comes_next(home):
     assert '20 steps of 64 tokens' in done.stderr
     assert 'step     20/20' in done.stderr
     assert 'Validation, whole split, step' in done.stderr
-    *_, curves, _, _, advice, command = done.stderr.splitlines()
+    *_, curves, _, _, report, advice, command = done.stderr.splitlines()
     assert curves == 'Curves: runs/char-small/loss.png. A sample:'
+    assert report == 'Report: runs/char-small/report.html'
     assert advice == 'For more, type:'
     assert command.startswith('  python main.py --config=configs/char.py:small --config.model.blo')
     assert command.endswith(' --mode=sample')
@@ -75,6 +76,8 @@ def test_training_says_what_it_does_and_what_comes_next(home):
         'loss.png',
         'manifest.json',
         'metrics.jsonl',
+        'report.html',
+        'starts.jsonl',
         'tokenizer.json',
         'val.bin',
     }

@@ -33,6 +33,7 @@ def run(request: Request) -> int:
     sample.show_own(run, **{k: v for k, v in tokens.items() if f'sample.{k}' in run.task.reads})
     path = workdir / 'report.html'
     report.write(report.make(record.read(workdir), run, evaluated=evaluated.figures), path)
-    say(f'\nReport: {path}. For more, type:')
+    say(f'\nReport: {path}')
+    say('For more, type:')
     say(f'  {request.command} --mode=sample')
     return 0

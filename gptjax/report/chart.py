@@ -96,8 +96,8 @@ def draw(
         [(float(x_of(x)), words) for x, words in _ticks(x_low, x_high)],
         [(float(y_of(y)), words) for y, words in _ticks(y_low, y_high)],
         [
-            (float(x_of(x / top[0])), f'{words} {top[1]}')
-            for x, words in (_ticks(x_low * top[0], x_high * top[0]) if top[0] else ())
+            (float(x_of(x / top[0])), f'{_short(x)} {top[1]}')
+            for x, _ in (_ticks(x_low * top[0], x_high * top[0]) if top[0] else ())
         ],
         [(float(x_of(mark.x)), mark.label) for mark in marks if x_low <= mark.x <= x_high],
         rows,
@@ -131,3 +131,11 @@ def _ticks(low: float, high: float) -> list[tuple[float, str]]:
     if digits > 4:
         return [(place, f'{place:.1e}') for place in inside]
     return [(place, f'{place:,.{digits}f}') for place in inside]
+
+
+def _short(number: float) -> str:
+    """As 600k or 1.2M."""
+    for unit, words in ((1e9, 'B'), (1e6, 'M'), (1e3, 'k')):
+        if number >= unit:
+            return f'{number / unit:g}{words}'
+    return f'{number:g}'

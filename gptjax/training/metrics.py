@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -23,12 +23,8 @@ class DivergedError(UserError):
     """A loss or a norm is not finite."""
 
 
-class Tracker(Protocol):
+class Tracker(contextlib.AbstractContextManager, Protocol):
     """A context that receives the rows of a run as they come."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *_: object) -> None: ...
 
     def append(self, row: Row) -> None: ...
 

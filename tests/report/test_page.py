@@ -226,3 +226,27 @@ def test_a_page_that_cannot_be_written_does_not_stop_training(workdir, capsys):
     with live.LiveReport(workdir, lambda rows: ''):
         pass
     assert 'could not be written' in capsys.readouterr().err
+
+
+@pytest.mark.browser
+def test_the_page_opens_narrow_and_dark_without_a_complaint(trained, tmp_path):
+    from tests import browser
+
+    path = tmp_path / 'report.html'
+    report.write(make(trained), path)
+    driver = browser.start(**{'window-size': '360,800'})
+    try:
+        driver.execute_cdp_cmd(
+            'Emulation.setDeviceMetricsOverride',
+            {'width': 360, 'height': 800, 'deviceScaleFactor': 1, 'mobile': True},
+        )
+        driver.get(path.as_uri())
+        for scheme, paper in (('light', 'rgb(255, 255, 255)'), ('dark', 'rgb(22, 24, 27)')):
+            media = {'name': 'prefers-color-scheme', 'value': scheme}
+            driver.execute_cdp_cmd('Emulation.setEmulatedMedia', {'features': [media]})
+            found = driver.execute_script('return getComputedStyle(document.body).backgroundColor')
+            assert found == paper
+        assert driver.execute_script('return document.documentElement.scrollWidth') <= 360
+        assert browser.messages(driver) == []
+    finally:
+        driver.quit()
