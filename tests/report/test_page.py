@@ -30,6 +30,12 @@ def trained(tiny, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope='module')
+def made(trained):
+    """Its report."""
+    return make(trained)
+
+
 @pytest.fixture
 def workdir(trained, tmp_path):
     """A copy of it, to be spoilt."""
@@ -56,8 +62,8 @@ class Page(html.parser.HTMLParser):
         self.text += data
 
 
-def test_the_page_is_complete_small_and_fetches_nothing(trained):
-    text = make(trained).to_html()
+def test_the_page_is_complete_small_and_fetches_nothing(made):
+    text = made.to_html()
     page = Page(text)
     assert len(text.encode()) < MOST_BYTES
     assert not [tag for tag, _ in page.elements if tag in ('script', 'img', 'link', 'iframe')]
@@ -77,17 +83,17 @@ def test_the_page_is_complete_small_and_fetches_nothing(trained):
         assert words in page.text, words
 
 
-def test_every_picture_has_a_name_and_a_table(trained):
-    page = Page(make(trained).to_html())
+def test_every_picture_has_a_name_and_a_table(made):
+    page = Page(made.to_html())
     pictures = [attrs for tag, attrs in page.elements if attrs.get('role') == 'img']
     assert len(pictures) >= 5 and all(attrs['aria-label'] for attrs in pictures)
     assert page.text.count('as a table') == len(pictures)
 
 
-def test_the_same_work_directory_gives_the_same_page(trained):
-    first = make(trained)
-    assert first.to_html() == make(trained).to_html()
-    assert first.to_json() == make(trained).to_json()
+def test_the_same_work_directory_gives_the_same_page(trained, made):
+    again = make(trained)
+    assert again.to_html() == made.to_html()
+    assert again.to_json() == made.to_json()
 
 
 def test_time_adds_up(trained):
@@ -99,8 +105,8 @@ def test_time_adds_up(trained):
     assert len(found.curves['compile_s']) == 2  # Once for each process.
 
 
-def test_json_has_the_figures_of_the_run(trained):
-    found = json.loads(make(trained).to_json())
+def test_json_has_the_figures_of_the_run(trained, made):
+    found = json.loads(made.to_json())
     run = gptjax.load(trained)
     assert found['model']['figures']['val_loss'] == pytest.approx(run.evaluate().val_loss)
     assert found['model']['by_token']['loss'] == pytest.approx(run.evaluate().val_loss, rel=1e-5)
@@ -121,7 +127,7 @@ def test_a_half_written_log_is_no_obstacle(workdir):
 def test_a_run_without_rows_or_records_of_an_older_version_has_a_page(workdir):
     (workdir / 'starts.jsonl').unlink()
     (workdir / 'metrics.jsonl').unlink()
-    text = Page(make(workdir).to_html()).text
+    text = Page(Report(record.read(workdir), '').to_html()).text
     assert 'There are no rows' in text and 'does not tell when' in text
 
 
@@ -160,13 +166,17 @@ def test_names_cannot_become_elements(workdir):
     assert 'script' not in [tag for tag, _ in page.elements]
 
 
-def test_runs_stand_side_by_side(tiny, trained, tmp_path):
-    others = []
-    for seed in (1, 2):
-        config = replace(tiny, train={'steps': 3, 'seed': seed})
-        gptjax.train(config, tmp_path / f'seed{seed}')
-        others.append(record.read(tmp_path / f'seed{seed}'))
-    text = Page(make(trained, others=others).to_html()).text
+def test_runs_stand_side_by_side(trained):
+    first = record.read(trained)
+    others = [
+        dataclasses.replace(
+            first,
+            workdir=trained.with_name(f'seed{seed}'),
+            config=replace(first.config, train={'steps': 3, 'seed': seed}),
+        )
+        for seed in (1, 2)
+    ]
+    text = Page(Report(first, '', others=others).to_html()).text
     assert 'Side by side' in text and 'Knobs that differ' in text
     assert '2 seeds of' in text and 'train.steps' in text
 
@@ -229,11 +239,11 @@ def test_a_page_that_cannot_be_written_does_not_stop_training(workdir, capsys):
 
 
 @pytest.mark.browser
-def test_the_page_opens_narrow_and_dark_without_a_complaint(trained, tmp_path):
+def test_the_page_opens_narrow_and_dark_without_a_complaint(made, tmp_path):
     from tests import browser
 
     path = tmp_path / 'report.html'
-    report.write(make(trained), path)
+    report.write(made, path)
     driver = browser.start(**{'window-size': '360,800'})
     try:
         driver.execute_cdp_cmd(
