@@ -2,10 +2,14 @@
 
 import base64
 import hashlib
+import os
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import jinja2
+
+MARK = '<meta name="generator" content="gptjax">'  # of all our pages
 
 
 def render(package: str, name: str, *, scripts: tuple[str, ...] = (), **values: Any) -> str:
@@ -33,6 +37,14 @@ def render(package: str, name: str, *, scripts: tuple[str, ...] = (), **values: 
         style=jinja2.filters.Markup(style),
         script=jinja2.filters.Markup(script),
     )
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a page can go there without the loss of something else."""
+    if not path.exists():
+        return True
+    with open(path if path.is_file() else os.devnull, 'rb') as file:
+        return MARK.encode() in file.read(500)
 
 
 def _hash(text: str) -> str:

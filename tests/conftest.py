@@ -59,6 +59,15 @@ VERSE = (
 )
 
 
+def pytest_configure(config):
+    """The quick tests compile without LLVM's optimizations, in two thirds of the time.
+
+    They test what is computed, not how fast. XLA_FLAGS= compiles as for users; so do the others.
+    """
+    if config.option.markexpr.startswith('not slow'):
+        os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')
+
+
 def pytest_collection_modifyitems(config, items):
     """Leaves out the tests that need what is not installed."""
     missing = [mark for mark, (_, found, _) in NEEDS.items() if not found]

@@ -6,6 +6,7 @@ Logits are compared to the bit with the same JAX and the same vector instruction
 another order), and to 1e-5 elsewhere.
 """
 
+import functools
 import hashlib
 import json
 import tarfile
@@ -27,6 +28,8 @@ GOLDEN = Path(__file__).parent / 'golden'
 EXPECTED = json.loads((GOLDEN / 'expected.json').read_text())
 RUNS = ('char', 'translation', 'gan', 'gpt2')
 SAMPLES = {'gan': {'samples': 50}}
+# As for users: bits depend on it.
+OPTIMIZED = {'xla_backend_optimization_level': 3}
 SAMPLING = {'max_new_tokens': 24, 'temperature': 0.8, 'num_samples': 2}
 
 
@@ -41,22 +44,24 @@ def golden(request, tmp_path_factory):
 
 
 def logits_of(trained):
+    compiled = functools.partial(jax.jit, compiler_options=OPTIMIZED)
     task, params = trained.task, trained.params
     match task.config.task:
         case 'language_model':
             ids = task.tokenizer.encode('ROMEO:\nBut, soft')[None]
-            return jax.jit(lambda p: task.model.apply(task.variables(p), ids)[0])(params)
+            return compiled(lambda p: task.model.apply(task.variables(p), ids)[0])(params)
         case 'translation':
             source = np.append(task.tokenizer.encode('abab c'), task.tokenizer.end)[None]
             end = task.target_tokenizer.end
             target = np.append(end, task.target_tokenizer.encode('baba c'))[None]
             lengths = np.array([source.shape[1]], np.int32)
-            return jax.jit(task.model.apply)(params, source, lengths, target)
+            return compiled(task.model.apply)(params, source, lengths, target)
         case 'gan':
             players = task.adversaries.players
             ids = jnp.asarray(task.sentences.val_NT[:2].astype(np.int32))
-            noise = draw_noise(task.config.model, task.config.gan, run_key(0), jnp.arange(2))
-            return jax.jit(lambda p: players.generator.apply(p, ids, noise))(params['generator'])
+            draw = compiled(functools.partial(draw_noise, task.config.model, task.config.gan))
+            noise = draw(run_key(0), jnp.arange(2))
+            return compiled(lambda p: players.generator.apply(p, ids, noise))(params['generator'])
 
 
 def sha256(array) -> str:

@@ -31,6 +31,10 @@ NO_LAYERS = (
     'This model has no attention to show: a bigram model is a table, and a generator that is not '
     'causal computes all places anew for each word.'
 )
+NO_LENS = (
+    'The logit lens and the parts of a logit are made for language models: a translation reads a '
+    'source besides, and a GAN draws words by other means.'
+)
 NO_TEXT = 'The training text is not in the cache, so it was not searched.'
 POSITIONS = {
     'learned': 'Each position has a learned vector, which is added to the token: a row each.',
@@ -76,7 +80,10 @@ class Explained:
             has_picture=data['positions'] is not None,
             attention_error=max((kind.error for kind in numbers['attention'] or ()), default=0.0),
             left_out=left_out,
+            masked=_masked(numbers['attention']),
+            copying_error=_copying_error(numbers['copying']),
             no_layers=NO_LAYERS,
+            no_lens=NO_LENS,
             no_text=NO_TEXT,
             positions=POSITIONS,
         )
@@ -119,6 +126,18 @@ def _packed(numbers: Explanation) -> tuple[dict[str, Any], str]:
         for k, kind in enumerate(kinds)
     ]
     return data, _left_out(count, with_picture, with_walk)
+
+
+def _masked(kinds: list[Attention] | None) -> float | None:
+    """The largest weight of a later token; None where no attention is causal."""
+    causal = [kind for kind in kinds or () if kind.rows == kind.columns == 'tokens']
+    weights = [np.triu(layer.weights_NTS, 1) for kind in causal for layer in kind.layers]
+    return float(max(x.max() for x in weights)) if weights else None
+
+
+def _copying_error(copying: dict[str, Any] | None) -> float:
+    """How far the weights of a pointer are from summing to 1, at most."""
+    return float(np.abs(np.sum(copying['weights'], -1) - 1).max()) if copying else 0.0
 
 
 def _picture(heads: Heads, kind: Attention) -> dict[str, Any]:

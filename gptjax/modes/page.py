@@ -1,15 +1,14 @@
 """Texts as a page of HTML, each in the direction of its script: not every terminal knows both."""
 
 import html
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from gptjax import pages
 from gptjax.errors import UserError
 from gptjax.files import write_atomically
 from gptjax.text.display import direction
 
-MARK = '<meta name="generator" content="gptjax">'
 STYLE = """
 :root { color-scheme: light dark; font: 1.1rem/1.7 Georgia, 'Noto Naskh Arabic', serif }
 body { max-width: 42rem; margin: 2rem auto; padding: 0 1rem }
@@ -28,7 +27,7 @@ def render(title: str, samples: Iterable[tuple[str, str]]) -> str:
     )
     name = html.escape(title)
     return f"""<!doctype html>
-<html lang=""><head><meta charset="utf-8">{MARK}
+<html lang=""><head><meta charset="utf-8">{pages.MARK}
 <meta name="viewport" content="width=device-width">
 <title>{name}</title><style>{STYLE}</style></head><body><h1>{name}</h1>
 {paragraphs}
@@ -40,11 +39,7 @@ def check(path: Path) -> None:
     """Raises UserError if a page cannot go there without the loss of something else."""
     if path.is_dir():
         raise UserError(f'--html={path} is a folder; name a file, such as {path / "sample.html"}')
-    if not path.exists():
-        return
-    with open(path if path.is_file() else os.devnull, 'rb') as file:
-        is_ours = MARK.encode() in file.read(500)
-    if not is_ours:
+    if not pages.is_ours(path):
         raise UserError(f'--html={path} is there already, and no page of ours; name another file')
 
 

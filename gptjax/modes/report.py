@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from gptjax import run_files, tasks
 from gptjax.console import say
 from gptjax.errors import UserError
@@ -14,7 +16,6 @@ from gptjax.generation.engine import whole_texts
 from gptjax.modes import page
 from gptjax.modes.request import Request, open_run
 from gptjax.report import record
-from gptjax.report.language_model import parts
 from gptjax.report.page import Model, Report, Sample
 from gptjax.run import Run
 from gptjax.training.metrics import read_metrics
@@ -83,7 +84,7 @@ def examine(run: Run, figures: Mapping[str, Any] | None = None) -> Model:
     if figures is None:
         figures = run.evaluate().figures
     return Model(
-        run.step, task.describe_model(), figures, parts(run.params), samples, by_token, copied
+        run.step, task.describe_model(), figures, _parts(run.params), samples, by_token, copied
     )
 
 
@@ -127,3 +128,13 @@ def _samples(run: Run) -> list[Sample]:
         loss = saved.val_loss(step)
         found.append(Sample(step, loss if math.isfinite(loss) else None, passages))
     return found
+
+
+def _parts(params: Any) -> list[tuple[str, int]]:
+    """How many numbers each part of a model has, all its blocks together."""
+    found: dict[str, int] = {}
+    for path, x in jax.tree_util.tree_leaves_with_path(params):
+        names = [key.key.rstrip('0123456789').rstrip('_') for key in path if key.key != 'params']
+        name = '/'.join(names[: 3 if len(names) > 3 else 2])
+        found[name] = found.get(name, 0) + x.size
+    return [*found.items(), ('all', sum(found.values()))]

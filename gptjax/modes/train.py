@@ -1,5 +1,6 @@
 """--mode=train: trains or continues a work directory, then shows what came of it."""
 
+from gptjax import pages
 from gptjax.console import say
 from gptjax.modes import report, sample
 from gptjax.modes.request import Request, open_run
@@ -30,8 +31,9 @@ def run(request: Request) -> int:
     tokens = {'max_new_tokens': report.SAMPLE_TOKENS, 'num_samples': 1}
     sample.show_own(run, **{k: v for k, v in tokens.items() if f'sample.{k}' in run.task.reads})
     path = workdir / 'report.html'
-    report.write(report.make(record.read(workdir), run, evaluated=evaluated.figures), path)
-    say(f'\nReport: {path}')
+    if pages.is_ours(path):
+        report.write(report.make(record.read(workdir), run, evaluated=evaluated.figures), path)
+        say(f'\nReport: {path}')
     say('For more, type:')
     say(f'  {request.command} --mode=sample')
     return 0

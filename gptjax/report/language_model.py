@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import jax
 import numpy as np
 
 from gptjax.config import Config
@@ -88,13 +87,3 @@ def longest_copy(task: LanguageModel, texts: Sequence[str]) -> str:
         f'The longest passage of these samples that is in the training text too has {length} of '
         f'the {len(train):,} tokens there: {visible(tokenizer.to_bytes(passage.tolist()))}'
     )
-
-
-def parts(params: Any) -> list[tuple[str, int]]:
-    """How many numbers each part of a model has, all its blocks together."""
-    found: dict[str, int] = {}
-    for path, x in jax.tree_util.tree_leaves_with_path(params):
-        names = [key.key.rstrip('0123456789').rstrip('_') for key in path if key.key != 'params']
-        name = '/'.join(names[: 3 if len(names) > 3 else 2])
-        found[name] = found.get(name, 0) + x.size
-    return [*found.items(), ('all', sum(found.values()))]

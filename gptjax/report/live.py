@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from gptjax import pages
 from gptjax.console import say
 from gptjax.files import write_atomically
 from gptjax.report import record
@@ -31,16 +32,20 @@ class LiveReport(contextlib.AbstractContextManager):
             now = time.monotonic()
             self._next = now + max(EVERY_S, (now - began) / MOST_SHARE)
 
-    def __exit__(self, *_: object) -> None:
-        self._write()
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        self._write(quiet=kind is not None)
 
-    def _write(self) -> None:
+    def _write(self, quiet: bool = False) -> None:
+        """A page that cannot be written is no reason to stop training; `quiet` says nothing."""
         path = self._workdir / 'report.html'
+        if not pages.is_ours(path):
+            return
         try:
             report = Report(
                 record.read(self._workdir),
                 self._verdict(read_metrics(self._workdir / 'metrics.jsonl')),
             )
             write_atomically(path, report.to_html().encode('utf-8', 'replace'))
-        except OSError as error:  # A full disk, say: that is no reason to stop training.
-            say(f'{path} could not be written ({error.strerror}); training goes on')
+        except OSError as error:
+            if not quiet:
+                say(f'{path} could not be written ({error.strerror}); training goes on')

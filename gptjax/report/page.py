@@ -131,6 +131,7 @@ def charts(record: Record) -> list[Drawn]:
         if name in record.curves
     ]
     marks = [Mark(f'went on from step {s.step:,}', s.step) for s in record.starts if s.step]
+    marks += [Mark(f'checkpoint {step:,} was damaged', step) for step in record.damaged]
     found = []
     if losses:
         marked = [

@@ -1,6 +1,7 @@
 """The report of a run: a function of its work directory, at any moment of its life."""
 
 import dataclasses
+import errno
 import html.parser
 import json
 import re
@@ -230,12 +231,24 @@ def test_the_page_is_written_while_the_run_is_trained(workdir, monkeypatch):
     assert page.exists()
 
 
-def test_a_page_that_cannot_be_written_does_not_stop_training(workdir, capsys):
-    (workdir / 'report.html').unlink(missing_ok=True)
-    (workdir / 'report.html').mkdir()
+def test_a_page_that_cannot_be_written_does_not_stop_training(workdir, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(live, 'write_atomically', full)
     with live.LiveReport(workdir, lambda rows: ''):
         pass
-    assert 'could not be written' in capsys.readouterr().err
+    assert 'could not be written (No space left on device); training' in capsys.readouterr().err
+    with pytest.raises(ValueError), live.LiveReport(workdir, lambda rows: ''):
+        raise ValueError  # The reason is told elsewhere.
+    assert capsys.readouterr().err == ''
+
+
+def test_what_is_no_page_of_ours_stays(workdir):
+    (workdir / 'report.html').write_text('my own notes')
+    with live.LiveReport(workdir, lambda rows: ''):
+        pass
+    assert (workdir / 'report.html').read_text() == 'my own notes'
 
 
 @pytest.mark.browser

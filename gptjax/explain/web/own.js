@@ -171,17 +171,19 @@ function ownError() {
   }));
 }
 
+let ownDifference = null;  // measured once, before the first text of the reader's takes over
+
 function onOwn() {
   const say = (words) => { $('own-words').textContent = words; };
   const { ids, wrong } = encode($('own-text').value), most = live.config.block_size;
   if (wrong) return say(wrong);
   if (ids.length < 2) return say('Two tokens are the least that can be explained.');
   if (ids.length > most) return say(`The text has ${ids.length} tokens, and the model takes ${most} at most.`);
-  if (onOwn.error === undefined) {
+  if (ownDifference === null) {
     loadWeights();
-    onOwn.error = ownError();
+    ownDifference = ownError();
   }
-  Object.assign(data, explainOwn(ids, 1), { direction: $('own-text').dir });
+  Object.assign(data, explainOwn(ids, 1), { direction: getComputedStyle($('own-text')).direction });
   data.names = live.names;
   n = ids.length;
   kinds[0] = { ...kinds[0], layers: data.layers, queryNames: ids.map(nameOf), keyNames: ids.map(nameOf) };
@@ -191,5 +193,5 @@ function onOwn() {
   $('summary').textContent = `A text of your own: ${about}`;
   say(`${about} All views are of this text now.`);
   $('own-proof').textContent = 'Computed in this page with weights in half precision: on the text that came with it, ' +
-    `no probability shown differs from the model’s by more than ${onOwn.error.toExponential(0)}.`;
+    `no probability shown differs from the model’s by more than ${ownDifference.toExponential(0)}.`;
 }

@@ -14,11 +14,15 @@ function showMask() {
 }
 
 // A picture of a packed table, a row for each place.
-function showTable(canvas, packed) {
+function showTable(kind, packed) {
+  const canvas = $(`${kind}-picture`);
   const { get, rows, width } = packed.get ? packed : { get: unpack(packed), rows: packed.shape[0], width: packed.shape[1] };
   let most = 1e-9;
   for (let t = 0; t < rows; t++) for (let i = 0; i < width; i++) most = Math.max(most, Math.abs(get(t, i)));
   draw(canvas, rows, width, Math.max(1, Math.floor(400 / Math.max(rows, width))), (t, i) => get(t, i) / most);
+  const columns = range(Math.min(8, width));
+  $(`${kind}-table`).replaceChildren(table([['row'], ...columns.map((i) => [String(i), true])],
+    range(Math.min(12, rows)).map((t) => make('tr', {}, cell(String(t)), ...columns.map((i) => cell(fixed(get(t, i), 3), true))))));
 }
 
 function showCritic() {
@@ -84,10 +88,10 @@ function redraw() {
     button.style.backgroundColor = colour('--much', Math.min(0.6, surprise(Number(button.dataset.t)) / 16));
   }
   if (data.attention) showHeads();
-  if (data.positions) showTable($('positions-picture'), data.positions);
+  if (data.positions) showTable('positions', data.positions);
   if (data.critic) {
     showCritic();
-    showTable($('style-picture'), data.style);
+    showTable('style', data.style);
   }
   showMask();
   showAll();
