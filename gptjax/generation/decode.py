@@ -26,12 +26,13 @@ class Rows(flax.struct.PyTreeNode):
     logits_BV: jax.Array  # float32, of the next token
     seen_BV: jax.Array  # bool, the tokens of the text so far
 
-    @classmethod
-    def empty(cls, model: Decoder, batch_size: int, slots: int) -> 'Rows':
-        """Rows without any text."""
-        shape = (batch_size, model.vocab_size)
-        cache = Cache.empty(model.config, batch_size, slots)
-        return cls(cache, jnp.zeros(shape), jnp.zeros(shape, bool))
+
+@functools.partial(jax.jit, static_argnames=('model', 'batch_size', 'slots'))
+def empty_rows(model: Decoder, batch_size: int, slots: int) -> Rows:
+    """Rows without any text, in one program: array by array takes a millisecond and a half."""
+    shape = (batch_size, model.vocab_size)
+    cache = Cache.empty(model.config, batch_size, slots)
+    return Rows(cache, jnp.zeros(shape), jnp.zeros(shape, bool))
 
 
 class Contexts(flax.struct.PyTreeNode):

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from gptjax.config import SampleConfig
-from gptjax.generation.decode import Contexts, Counters, Rows, decode_chunk, place, widen
+from gptjax.generation.decode import Contexts, Counters, decode_chunk, empty_rows, place, widen
 from gptjax.generation.rules import RowRules, Rules
 from gptjax.generation.text_stream import TextStream
 from gptjax.models.cache import NO_POSITION
@@ -263,7 +263,7 @@ class Engine:
         slots = max(self._slots, min(_bucket(max(needed, width) + self._chunk), most))
         if self._device_rows is None:
             # On the devices where the programs leave them, or the next text would compile again.
-            self._device_rows = self._put_first(Rows.empty(self._model, len(self._rows), slots))
+            self._device_rows = self._put_first(empty_rows(self._model, len(self._rows), slots))
         elif slots > self._slots:
             self._slot = self._slots
             self._device_rows = widen(self._device_rows, slots)
