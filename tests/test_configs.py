@@ -41,6 +41,8 @@ def test_every_config_is_listed_here():
 
 
 QUICK = ('char', 'reverse')
+# Two steps take longer to compile than to do; see conftest.py.
+COMPILED = {'XLA_FLAGS': '--xla_backend_optimization_level=0'}
 
 
 def each(arguments: dict[str, list[str]]):
@@ -62,10 +64,11 @@ def test_config_trains(config, tmp_path, verse_file):
     common += [f'--config.data.path={verse_file}', '--config.data.split=end']
     if 'finetune' in config:
         start = ['--config=configs/char_nanogpt.py:cpu', f'--workdir={tmp_path / "start"}']
-        done = run_main(*start, *SMALL, f'--config.data.path={verse_file}', '--mode=train')
+        start += [*SMALL, f'--config.data.path={verse_file}']
+        done = run_main(*start, '--mode=train', env=COMPILED)
         assert done.returncode == 0, done.stderr
         common.append(f'--config.train.init_from={tmp_path / "start"}')
-    done = run_main(*common, '--mode=train')
+    done = run_main(*common, '--mode=train', env=COMPILED)
     assert done.returncode == 0, done.stderr
     assert f'training {config[8:].replace(".py", "")}' in done.stderr
     assert done.stderr.splitlines()[-1].startswith(f'  python main.py --config={config} ')
@@ -77,7 +80,7 @@ def test_config_learns_to_translate(config, tmp_path):
     pairs = tmp_path / 'pairs.tsv'
     pairs.write_text(''.join(f'{"ab" * n}\t{"ba" * n}\n' for n in (1, 2, 3, 4, 5, 6) * 3))
     common = [f'--config={config}', f'--workdir={tmp_path / "run"}', *SMALL]
-    done = run_main(*common, f'--config.data.path={pairs}', '--mode=train')
+    done = run_main(*common, f'--config.data.path={pairs}', '--mode=train', env=COMPILED)
     assert done.returncode == 0, done.stderr
     assert f'training {config[8:].replace(".py", "")}' in done.stderr
     assert 'for a copy of the source' in done.stderr
@@ -102,7 +105,7 @@ def test_gan_config_trains(config, tmp_path):
     if not config.endswith(':judge'):
         common += [f'--config.gan.{knob}' for knob in gan]
         common += ['--config.gan_sampling.samples=20']
-    done = run_main(*common, *data, '--mode=train')
+    done = run_main(*common, *data, '--mode=train', env=COMPILED)
     assert done.returncode == 0, done.stderr
     assert f'training {config[8:].replace(".py", "")}, ' in done.stderr
     assert 'Validation, whole split, step' in done.stderr

@@ -7,6 +7,8 @@ from gptjax.modes.request import Request, open_run
 from gptjax.report import record
 from gptjax.trainer import train_run
 
+SAMPLE_TOKENS = 384  # shown after training
+
 
 def run(request: Request) -> int:
     """Returns 0, or 128 plus the number of the signal that stopped the run."""
@@ -28,7 +30,7 @@ def run(request: Request) -> int:
     if verdict := run.task.verdict(run.metrics):
         say(f'{verdict}.')
     say(f'Curves: {workdir / "loss.png"}. A sample:\n')
-    tokens = {'max_new_tokens': report.SAMPLE_TOKENS, 'num_samples': 1}
+    tokens = {'max_new_tokens': SAMPLE_TOKENS, 'num_samples': 1}
     sample.show_own(run, **{k: v for k, v in tokens.items() if f'sample.{k}' in run.task.reads})
     path = workdir / 'report.html'
     if pages.is_ours(path):

@@ -62,10 +62,11 @@ def groups(records: Sequence[Record]) -> list[Group]:
 
 
 def differences(found: Sequence[Group]) -> list[Difference]:
-    """Each pair of groups with at least two runs: could seeds alone have made the difference?"""
+    """Each pair of groups with at least two losses: could seeds alone have made the difference?"""
     from scipy import stats  # It comes with JAX.
 
-    several = [group for group in found if len(group.losses) > 1]
+    # Without any spread there is nothing to test.
+    several = [group for group in found if len(set(group.losses)) > 1]
     return [
         Difference(
             a.names[0],

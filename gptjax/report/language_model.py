@@ -50,6 +50,7 @@ def by_token(task: LanguageModel, variables: dict, val: Split) -> ByToken:
         lambda variables, tokens_BT: model.apply(variables, tokens_BT)[0],
         *(variables, val.tokens),
         block_size=config.model.block_size,
+        vocab_size=tokenizer.vocab_size,
         flops_per_token=task.flops_per_token() / 3,  # The forward pass alone.
     )
     train = cached_train(task.corpus.sha256, config.data, tokenizer)

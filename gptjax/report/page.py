@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -93,7 +94,7 @@ class Report:
             'model': self.model,
             'groups': compare.groups([record, *self.others]),
         }
-        return json.dumps(content, default=_plain, ensure_ascii=False)
+        return json.dumps(_finite(content), ensure_ascii=False)
 
     def to_html(self) -> str:
         """The page."""
@@ -208,7 +209,12 @@ def _compared(records: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> Any:
+def _finite(value: Any) -> Any:
+    """The same as plain values for JSON, which has no numbers that are not finite."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    raise TypeError(f'{type(value).__name__} has no JSON form')
+        value = vars(value)
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -16,7 +16,7 @@ from gptjax.text.tokenizers import Tokenizer
 
 MOST_TOKENS = 200_000
 MOST_FLOPS = 2e12  # seconds on a CPU
-ROWS_TOKENS = 4096  # computed at a time
+MOST_LOGITS = 2**24  # computed at a time
 BINS = 10  # of probabilities
 
 
@@ -50,6 +50,7 @@ def score(
     tokens: np.ndarray,
     *,
     block_size: int,
+    vocab_size: int,
     flops_per_token: float,
 ) -> Scored:
     """Predicts the first tokens of a text in consecutive windows, as the validation loss does.
@@ -58,7 +59,7 @@ def score(
       logits_fn: (variables, tokens_BT) -> logits_BTV.
       variables: of the model.
       tokens: of the text, at least 2.
-      block_size: of the model.
+      block_size, vocab_size: of the model.
       flops_per_token: of a forward pass; at most about MOST_FLOPS are done.
     """
     windows = min(MOST_TOKENS, int(MOST_FLOPS / flops_per_token)) // block_size
@@ -71,7 +72,7 @@ def score(
         top_BT = jnp.exp(jnp.max(jax.nn.log_softmax(logits_BTV), axis=-1))
         return nats_BT, top_BT, jnp.argmax(logits_BTV, axis=-1) == targets_BT
 
-    rows = max(1, ROWS_TOKENS // block_size)
+    rows = max(1, MOST_LOGITS // vocab_size // block_size)
     found: list[list[np.ndarray]] = []
     for batch in batches.whole_split(tokens, batch_size=rows, block_size=block_size):
         results = jax.device_get(run(variables, batch['inputs'], batch['targets']))

@@ -27,6 +27,7 @@ def scored(tokenizer, logits_VV, block_size=8):
         lambda table_VV, tokens_BT: table_VV[tokens_BT],
         *(jnp.asarray(logits_VV), tokenizer.encode(TEXT)),
         block_size=block_size,
+        vocab_size=tokenizer.vocab_size,
         flops_per_token=1.0,
     )
 
@@ -94,6 +95,7 @@ def test_a_large_model_predicts_fewer_tokens(tokenizer, table):
         lambda table_VV, tokens_BT: table_VV[tokens_BT],
         *(jnp.asarray(table), tokenizer.encode(TEXT)),
         block_size=8,
+        vocab_size=tokenizer.vocab_size,
         flops_per_token=tokens.MOST_FLOPS / 16,
     )
     assert len(found.tokens_M) == 16
