@@ -11,9 +11,9 @@ CPU cores with AVX-512 BF16 and ends at 1.464 on tiny Shakespeare (--config.data
 1.470 of nanoGPT's :baby on an A100; chosen on training text held out. :baby is not timed yet.
 """
 
+from gptjax.chips import has_accelerator
 from gptjax.config import default_config
 from gptjax.errors import UserError
-from gptjax.parallel.devices import has_accelerator
 
 
 def get_config(size: str = ''):

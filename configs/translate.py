@@ -9,9 +9,9 @@ Ruth, Jonah, Romans and Philemon are held out; a copy of the source scores BLEU 
 1.250, BLEU 57.1 and chrF 72.5, still rising. :base is not measured yet.
 """
 
+from gptjax.chips import has_accelerator
 from gptjax.config import default_config
 from gptjax.errors import UserError
-from gptjax.parallel.devices import has_accelerator
 
 
 def get_config(size: str = ''):

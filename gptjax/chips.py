@@ -52,6 +52,13 @@ def cpu_flags() -> set[str]:
     return set(_about_cpu('flags').split())
 
 
+def has_accelerator() -> bool:
+    """Whether JAX found something better than a CPU."""
+    import jax
+
+    return jax.default_backend() != 'cpu'
+
+
 def _about_cpu(key: str) -> str:
     """What Linux tells of the first processor; elsewhere nothing."""
     about = Path('/proc/cpuinfo')

@@ -14,6 +14,7 @@ import jax
 from gptjax.chips import hardware
 
 PACKAGE = Path(__file__).parent
+KINDS = {'step': int, 'time': str, 'command': str, 'code': str, 'versions': dict, 'device': str}
 VERSIONS = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 
@@ -42,8 +43,10 @@ def note(workdir: Path, step: int, command: str) -> None:
         devices[0].device_kind if devices[0].platform != 'cpu' else hardware(),
         len(devices),
     )
-    with open(workdir / 'starts.jsonl', 'a', encoding='utf-8') as file:
-        file.write(json.dumps(dataclasses.asdict(start)) + '\n')
+    path = workdir / 'starts.jsonl'
+    cut_off = path.exists() and not path.read_bytes().endswith(b'\n')
+    with open(path, 'a', encoding='utf-8') as file:
+        file.write('\n' * cut_off + json.dumps(dataclasses.asdict(start)) + '\n')
 
 
 def read(workdir: Path) -> list[Start]:
@@ -52,8 +55,10 @@ def read(workdir: Path) -> list[Start]:
     with contextlib.suppress(FileNotFoundError):
         text = (workdir / 'starts.jsonl').read_text(encoding='utf-8', errors='replace')
         for line in text.splitlines():
-            with contextlib.suppress(ValueError, TypeError):
-                found.append(Start(**json.loads(line)))
+            with contextlib.suppress(ValueError, TypeError, RecursionError):
+                start = Start(**json.loads(line))
+                if all(type(getattr(start, name)) is kind for name, kind in KINDS.items()):
+                    found.append(start)
     return found
 
 

@@ -77,6 +77,7 @@ class Explained:
             about=self,
             data=_for_script(data),
             numbers=numbers,
+            has_attention=data['attention'] is not None,
             has_picture=data['positions'] is not None,
             attention_error=max((kind.error for kind in numbers['attention'] or ()), default=0.0),
             left_out=left_out,
@@ -111,6 +112,9 @@ def _packed(numbers: Explanation) -> tuple[dict[str, Any], str]:
     with_picture = _spread(count, space // size)
     with_walk = _spread(count, (space - size * len(with_picture)) // walk_size)
     with_walk = [i for i in with_walk if i in with_picture]
+    left_out = _left_out(count, with_picture, with_walk)
+    if not with_picture:
+        return data | {'attention': None}, left_out
     data['attention'] = [
         {
             'name': kind.name,
@@ -125,7 +129,7 @@ def _packed(numbers: Explanation) -> tuple[dict[str, Any], str]:
         }
         for k, kind in enumerate(kinds)
     ]
-    return data, _left_out(count, with_picture, with_walk)
+    return data, left_out
 
 
 def _masked(kinds: list[Attention] | None) -> float | None:
@@ -203,7 +207,7 @@ def _for_script(data: dict[str, Any]) -> str:
 
 
 def _dumps(data: Any, **_: Any) -> str:
-    return json.dumps(data, default=_plain, separators=(',', ':'))
+    return json.dumps(data, default=_plain, separators=(',', ':'), allow_nan=False)
 
 
 def _plain(value: Any) -> Any:

@@ -17,7 +17,8 @@ def run(request: Request) -> int:
             f'{len(request.prompts)}; leave out the others'
         )
     path = Path(request.html or request.workdir / 'explain.html')
-    page.check(path)
+    if not request.as_json:
+        page.check(path)
     run = open_run(request)
     explained = run.explain(*request.prompts, live=request.live)
     if request.as_json:

@@ -29,9 +29,10 @@ TOLERANCE = 1e-3  # relative: another machine rounds in another order
 def run(request: Request) -> int:
     """Writes report.html into the work directory, or prints its figures with --json."""
     path = Path(request.html or request.workdir / 'report.html')
-    page.check(path)
+    if not request.as_json:
+        page.check(path)
     found = record.read(request.workdir)
-    others = [record.read(Path(workdir)) for workdir in request.against]
+    others = _others(request)
     trained = run_files.is_trained(request.workdir)
     if request.verify and not trained:
         raise UserError(
@@ -47,6 +48,19 @@ def run(request: Request) -> int:
         write(made, path)
         say(f'Wrote {path}: open it in a browser')
     return 0
+
+
+def _others(request: Request) -> list[record.Record]:
+    """The runs of --against; raises UserError if one is named twice."""
+    seen = {request.workdir.resolve()}
+    for name in request.against:
+        if Path(name).resolve() in seen:
+            raise UserError(
+                f'--against={name} is a run that is there already: a run cannot be compared with '
+                'itself; leave it out'
+            )
+        seen.add(Path(name).resolve())
+    return [record.read(Path(name)) for name in request.against]
 
 
 def make(
@@ -93,14 +107,22 @@ def verify(run: Run) -> str:
 
     Raises UserError if it is not what was saved with it.
     """
-    saved = run_files.checkpoints(run.workdir).val_loss(run.step)
+    checkpoints = run_files.checkpoints(run.workdir)
+    latest = run.config.sample.checkpoint == 'latest'
+    wanted = (checkpoints.saved() if latest else checkpoints.best_first())[0]
+    if run.step != wanted:
+        raise UserError(
+            f'checkpoint {wanted} of {run.workdir} is damaged; restore it from a backup, or leave '
+            'out --verify'
+        )
+    saved = checkpoints.val_loss(run.step)
     if not math.isfinite(saved):
         raise UserError(
             f'checkpoint {run.step} of {run.workdir} was saved without a validation loss, so there '
             'is nothing to compare with; leave out --verify'
         )
     found = run.task.validate(run.params, run.layout)['val_loss']
-    if abs(found - saved) > TOLERANCE * abs(saved):
+    if not abs(found - saved) <= TOLERANCE * abs(saved):
         raise UserError(
             f'checkpoint {run.step} of {run.workdir} has a validation loss of {found:.6f}, and '
             f'{saved:.6f} was saved with it; restore the work directory from a backup'

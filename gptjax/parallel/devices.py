@@ -46,10 +46,3 @@ def keep_compiled(folder: Path) -> None:
 
         jax.config.update('jax_compilation_cache_dir', str(folder))
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
-
-
-def has_accelerator() -> bool:
-    """Whether JAX found something better than a CPU."""
-    import jax
-
-    return jax.default_backend() != 'cpu'

@@ -21,7 +21,7 @@ def baselines(
     """
     size = tokenizer.vocab_size
     found = {'uniform': math.log(size)}
-    if train_S is not None:
+    if train_S is not None and len(train_S) > 1:
         # Add-one smoothing: what the training text lacks has a probability too.
         counts_V = np.bincount(train_S, minlength=size).astype(np.float64)
         unigram_V = (counts_V + 1) / (counts_V.sum() + size)

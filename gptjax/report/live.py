@@ -46,6 +46,7 @@ class LiveReport(contextlib.AbstractContextManager):
                 self._verdict(read_metrics(self._workdir / 'metrics.jsonl')),
             )
             write_atomically(path, report.to_html().encode('utf-8', 'replace'))
-        except OSError as error:
+        except Exception as error:  # A full disk, a damaged file: training does not need the page.
             if not quiet:
-                say(f'{path} could not be written ({error.strerror}); training goes on')
+                reason = ' '.join(str(error).split())
+                say(f'{path} could not be written ({reason}); training goes on')

@@ -94,7 +94,7 @@ class Report:
             'model': self.model,
             'groups': compare.groups([record, *self.others]),
         }
-        return json.dumps(_finite(content), ensure_ascii=False)
+        return json.dumps(_finite(content), allow_nan=False)
 
     def to_html(self) -> str:
         """The page."""

@@ -64,12 +64,15 @@ class Record:
         Compiling counts with the first call of each process. What is left after steps, evaluation
         and compiling is saving and all else. Versions before 0.3 did not log evaluation apart.
         """
-        if not self.elapsed_s:
+        if self.elapsed_s <= 0:
             return {}
-        shares = {'steps': self._step_seconds() / self.elapsed_s}
+        seconds = {'steps': self._step_seconds()}
         for name in ('eval', 'compile'):
             if curve := self.curves.get(f'{name}_s'):
-                shares[name] = float(np.sum(curve.values)) / self.elapsed_s
+                seconds[name] = float(np.sum(curve.values))
+        # The evaluation after the last row is in no row's elapsed time.
+        whole = max(self.elapsed_s, sum(seconds.values()))
+        shares = {name: part / whole for name, part in seconds.items()}
         return shares | {'rest': max(0.0, 1 - sum(shares.values()))}
 
     def _step_seconds(self) -> float:

@@ -16,7 +16,8 @@ from gptjax.text.tokenizers import Tokenizer
 
 MOST_TOKENS = 200_000
 MOST_FLOPS = 2e12  # seconds on a CPU
-MOST_LOGITS = 2**24  # computed at a time
+MOST_AT_A_TIME = 4096  # tokens
+MOST_LOGITS = 2**24  # at a time
 BINS = 10  # of probabilities
 
 
@@ -72,7 +73,8 @@ def score(
         top_BT = jnp.exp(jnp.max(jax.nn.log_softmax(logits_BTV), axis=-1))
         return nats_BT, top_BT, jnp.argmax(logits_BTV, axis=-1) == targets_BT
 
-    rows = max(1, MOST_LOGITS // vocab_size // block_size)
+    at_a_time = min(MOST_AT_A_TIME, MOST_LOGITS // vocab_size, len(tokens) + block_size)
+    rows = max(1, at_a_time // block_size)
     found: list[list[np.ndarray]] = []
     for batch in batches.whole_split(tokens, batch_size=rows, block_size=block_size):
         results = jax.device_get(run(variables, batch['inputs'], batch['targets']))
@@ -133,7 +135,7 @@ def _groups(scored: Scored, labels_M: np.ndarray, names: list[str]) -> list[Grou
         if len(nats):
             error = float(np.std(nats) / len(nats) ** 0.5)
             groups.append(
-                Group(name, len(nats), float(nats.mean()), error, float(nats.sum()) / total)
+                Group(name, len(nats), float(nats.mean()), error, float(nats.sum()) / (total or 1))
             )
     return groups
 

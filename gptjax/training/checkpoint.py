@@ -5,6 +5,7 @@ step therefore has a manifest of SHA-256 sums, written before the step gets its 
 before it is used. A step holds the leaves of the state under their dotted names.
 """
 
+import contextlib
 import json
 import operator
 import re
@@ -24,6 +25,7 @@ from gptjax.thread_errors import ThreadErrors
 from gptjax.training.steps import TrainState
 
 MANIFEST = 'manifest.json'
+STEP = re.compile('0|[1-9][0-9]{0,9}')  # the name of a folder
 ITEM = 'default'  # Orbax's name of the folder with the arrays
 
 # Saving and donating may overlap, and restored buffers cannot always be donated: both get a copy.
@@ -47,8 +49,10 @@ class Checkpoints:
 
     def saved(self) -> list[int]:
         """All complete steps, newest first."""
-        names = (path.name for path in self.folder.glob('*') if path.is_dir())
-        return sorted(map(int, filter(str.isdecimal, names)), reverse=True)
+        with contextlib.suppress(FileNotFoundError):
+            names = [path.name for path in self.folder.iterdir() if path.is_dir()]
+            return sorted((int(name) for name in names if STEP.fullmatch(name)), reverse=True)
+        return []
 
     def best_first(self) -> list[int]:
         """All complete steps, the lowest validation loss first."""

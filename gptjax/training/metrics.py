@@ -60,11 +60,19 @@ def read_metrics(path: Path) -> list[Row]:
 def iterate_metrics(path: Path) -> Iterator[Row]:
     """The rows of `read_metrics`, one at a time: a file of a million is not held in memory."""
     with contextlib.suppress(FileNotFoundError), open(path, 'rb') as file:
+        last = -1
         for line in file:
-            with contextlib.suppress(ValueError, TypeError, KeyError):
-                row = json.loads(line.decode('utf-8', 'replace'))
-                row['step'] + row['elapsed_s']  # Numbers, or this is no row.
-                yield row
+            with contextlib.suppress(ValueError, AttributeError, RecursionError):
+                items = json.loads(line.decode('utf-8', 'replace')).items()
+                row = {name: value for name, value in items if _is_number(value)}
+                if 'elapsed_s' in row and isinstance(step := row.get('step'), int) and step > last:
+                    last = step
+                    yield row
+
+
+def _is_number(value: Any) -> bool:
+    # Finite, and far from what arithmetic makes infinite.
+    return type(value) in (int, float) and -1e100 < value < 1e100
 
 
 class Meter:

@@ -176,3 +176,15 @@ def test_seeds_are_one_group_and_other_knobs_another(tiny):
     assert difference.p == pytest.approx(2 * stats.t.sf(0.105 / (a + b) ** 0.5, freedom))
     assert set(compare.differing(records)) == {'train.learning_rate', 'train.seed'}
     assert compare.differences(groups[:1]) == []
+
+
+def test_a_text_of_one_character_has_groups(tokenizer):
+    ids = np.zeros(20, np.int32)
+    found = tokens.score(
+        lambda table_VV, tokens_BT: table_VV[tokens_BT],
+        *(jnp.zeros((1, 1)), ids),
+        block_size=8,
+        vocab_size=1,
+        flops_per_token=1.0,
+    )
+    assert [group.nats for group in tokens.by_position(found)] == [0.0] * 4

@@ -238,7 +238,7 @@ def test_a_page_that_cannot_be_written_does_not_stop_training(workdir, monkeypat
     monkeypatch.setattr(live, 'write_atomically', full)
     with live.LiveReport(workdir, lambda rows: ''):
         pass
-    assert 'could not be written (No space left on device); training' in capsys.readouterr().err
+    assert 'No space left on device); training goes on' in capsys.readouterr().err
     with pytest.raises(ValueError), live.LiveReport(workdir, lambda rows: ''):
         raise ValueError  # The reason is told elsewhere.
     assert capsys.readouterr().err == ''
@@ -273,3 +273,58 @@ def test_the_page_opens_narrow_and_dark_without_a_complaint(made, tmp_path):
         assert browser.messages(driver) == []
     finally:
         driver.quit()
+
+
+HUGE = '1' * 400
+
+
+@pytest.mark.parametrize(
+    'line',
+    [
+        *('{"step": NaN, "elapsed_s": NaN}', '{"step": 1e30, "elapsed_s": 1}', '[' * 9999),
+        *('{"step": "a", "elapsed_s": "b"}', f'{{"step": {HUGE}, "elapsed_s": {HUGE}}}'),
+        *('{"step": 5, "elapsed_s": 1, "val_loss": 0.1}', '{"step": 99, "elapsed_s": Infinity}'),
+        *('{"step": 99, "elapsed_s": 99, "val_loss": null}', '{"step": true, "elapsed_s": 1}'),
+        f'{{"step": 99, "elapsed_s": 99.5, "grad_norm": {HUGE}, "val_loss": [1]}}',
+    ],
+)
+def test_a_line_that_is_nonsense_costs_the_report_nothing(workdir, line):
+    best = record.read(workdir).best
+    with open(workdir / 'metrics.jsonl', 'a') as file:
+        file.write(line + '\n')
+    found = Report(
+        record.read(workdir), gptjax.load(workdir).task.verdict(gptjax.load(workdir).metrics)
+    )
+    assert found.to_html() and json.loads(found.to_json())
+    assert found.record.best == best
+
+
+@pytest.mark.parametrize(
+    'line', ['{"step": "5"}', '[]', '[' * 9999, '{"step": 5, "versions": []}', 'null']
+)
+def test_starts_that_are_nonsense_are_left_out(workdir, line):
+    with open(workdir / 'starts.jsonl', 'a') as file:
+        file.write(line)  # Cut off: the next start has a line of its own.
+    starts.note(workdir, 12, 'x')
+    assert [start.step for start in starts.read(workdir)] == [0, 6, 12]
+
+
+def test_a_run_is_not_compared_with_itself(workdir):
+    request = Request(config=gptjax.load(workdir).config, workdir=workdir)
+    twice = dataclasses.replace(request, against=(str(workdir / '..' / workdir.name),))
+    with pytest.raises(UserError, match=r'is a run that is there already: .* leave it out'):
+        report.run(twice)
+
+
+def test_verify_does_not_take_another_checkpoint_than_was_asked_for(workdir):
+    best = gptjax.load(workdir).step
+    shutil.rmtree(workdir / 'checkpoints' / str(best) / 'default')
+    with pytest.raises(UserError, match=f'checkpoint {best} of .* is damaged; restore it'):
+        report.verify(gptjax.load(workdir))
+
+
+def test_json_does_not_care_about_a_page_that_is_not_ours(workdir, capsys):
+    (workdir / 'report.html').write_text('mine')
+    config = gptjax.load(workdir).config
+    assert report.run(Request(config=config, workdir=workdir, as_json=True)) == 0
+    assert json.loads(capsys.readouterr().out) and (workdir / 'report.html').read_text() == 'mine'

@@ -124,7 +124,7 @@ function nearest(ids) {
   return Object.fromEntries([...new Set(ids)].map((id) => {
     const cosines = rows.map((row, other) => other === id ? -Infinity
       : row.reduce((sum, a, i) => sum + a * rows[id][i], 0) / lengths[other] / lengths[id]);
-    return [id, bestOf(cosines, NEAR).map((other) => [other, cosines[other]])];
+    return [id, bestOf(cosines, Math.min(NEAR, cosines.length - 1)).map((other) => [other, cosines[other]])];
   }));
 }
 
@@ -179,6 +179,9 @@ function onOwn() {
   if (wrong) return say(wrong);
   if (ids.length < 2) return say('Two tokens are the least that can be explained.');
   if (ids.length > most) return say(`The text has ${ids.length} tokens, and the model takes ${most} at most.`);
+  const { n_layer: layers, n_embd: width } = live.config;
+  const work = ids.length * (12 * layers * width ** 2 + (layers + 2) * width * live.names.length);
+  if (work > MOST_WORK) return say('A text of this length would take long in a browser; try a shorter one.');
   if (ownDifference === null) {
     loadWeights();
     ownDifference = ownError();
@@ -188,6 +191,8 @@ function onOwn() {
   n = ids.length;
   kinds[0] = { ...kinds[0], layers: data.layers, queryNames: ids.map(nameOf), keyNames: ids.map(nameOf) };
   startText();
+  // These were measured on the text that came with the page.
+  for (const proof of document.querySelectorAll('.proof:not(#own-proof):not(#walk-proof)')) proof.hidden = true;
   const loss = sumOf(data.outcomes.map(({ probability }) => -Math.log(probability))) / data.outcomes.length;
   const about = `${n} tokens; their loss is ${fixed(loss, 4)} nats a token.`;
   $('summary').textContent = `A text of your own: ${about}`;

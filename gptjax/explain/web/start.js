@@ -4,7 +4,7 @@
 function startText() {
   $('text').dir = data.direction;
   showText();
-  if (data.heads) showHeadsTable();
+  if (data.attention && data.heads) showHeadsTable();
   select(Math.min(n - 1, Math.max(1, data.n_prompt)));
   redraw();
 }

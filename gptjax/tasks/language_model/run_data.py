@@ -1,7 +1,6 @@
 """What a work directory keeps of its text: the tokenizer and the held-out tokens."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,7 @@ def save(corpus: Corpus, workdir: Path) -> None:
     about: dict[str, Any] = {'sha256': corpus.sha256}
     if corpus.val:
         unfinished = workdir / '.val.bin'
-        unfinished.unlink(missing_ok=True)
-        try:
-            os.link(corpus.val.path, unfinished)
-        except OSError:  # Another file system.
-            shutil.copyfile(corpus.val.path, unfinished)
+        shutil.copyfile(corpus.val.path, unfinished)  # No link: damage must not reach the cache.
         unfinished.replace(workdir / 'val.bin')
         about |= {'dtype': corpus.val.tokens.dtype.name, 'val_chars': corpus.val.chars}
         about['val_sha256'] = file_sha256(workdir / 'val.bin')
