@@ -168,7 +168,8 @@ def read_prompts(prompts: Sequence[str], prompt_file: str | None) -> tuple[str, 
 
 def check_workdir(workdir: str) -> None:
     """Raises UserError for a name that cannot be used."""
-    if not workdir or not workdir.isprintable():
+    # Names in Persian have joiners, which count as not printable.
+    if not workdir or not re.sub('[\u200c\u200d]', '', workdir).isprintable():
         raise UserError(f'--workdir={workdir!r} is no usable name; give a folder such as runs/mine')
     if os.path.exists(workdir) and not os.path.isdir(workdir):
         raise UserError(f'--workdir={workdir} is a file; give a folder such as runs/mine')

@@ -290,3 +290,7 @@ def test_ctrl_c_outside_training_is_quiet():
     _, stderr = process.communicate(timeout=20)
     assert process.returncode == 130
     assert 'Traceback' not in stderr
+
+
+def test_a_work_directory_may_have_a_persian_name():
+    command_line.check_workdir('runs/می\u200cخواهم')

@@ -124,7 +124,8 @@ def _kind(character: str) -> int:
     if character.isspace():
         return 2
     category = unicodedata.category(character) if character else 'So'
-    return {'L': 1, 'M': 1, 'N': 4}.get(category[0], 5)
+    # Within a Persian word there are joiners.
+    return {'L': 1, 'M': 1, 'N': 4}.get(category[0], 1 if category == 'Cf' else 5)
 
 
 def _groups(scored: Scored, labels_M: np.ndarray, names: list[str]) -> list[Group]:

@@ -79,6 +79,18 @@ def test_kinds_are_those_of_the_characters(tokenizer, table):
     }
 
 
+def test_a_joiner_is_inside_a_word():
+    assert [tokens._kind(c) for c in ('\u200c', 'م', '\n', ' ', '7', '!', '')] == [
+        1,
+        1,
+        3,
+        2,
+        4,
+        5,
+        5,
+    ]
+
+
 def test_a_model_that_is_sure_and_wrong_is_badly_calibrated(tokenizer):
     size = tokenizer.vocab_size
     even = tokens.calibration(scored(tokenizer, np.zeros((size, size), np.float32)))
