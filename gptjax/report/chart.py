@@ -10,6 +10,7 @@ import numpy as np
 WIDTH, HEIGHT = 640, 230
 LEFT, RIGHT, TOP, BOTTOM = 56, 28, 22, 34
 MOST_POINTS = 600  # of a line
+ENOUGH = 40  # points of a run that has settled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +67,7 @@ def draw(
     """
     x_all = np.concatenate([line.x for line in lines])
     y_all = np.concatenate([line.y for line in lines])
+    settled &= len(x_all) >= ENOUGH
     late = x_all >= x_all.min() + (x_all.max() - x_all.min()) / 20 if settled else x_all == x_all
     x_low, x_high = _range(x_all)
     y_low, y_high = _range(np.append(y_all[late], y_all.min()))
@@ -83,7 +85,9 @@ def draw(
         # Far above the picture is cut off by it, and needs no digits.
         y = np.maximum(y_of(line.y[keep]), -9e3)
         points = zip(x_of(line.x[keep]), y, strict=True)
-        paths.append((line.label, line.kind, 'M' + 'L'.join(f'{a:.1f} {b:.1f}' for a, b in points)))
+        path = 'M' + 'L'.join(f'{a:.1f} {b:.1f}' for a, b in points)
+        # A single point is a dash, or nobody would see it.
+        paths.append((line.label, line.kind, path + 'm-3 0h6' * (len(keep) == 1)))
         few = thin(line.y, 12)
         rows += [
             (line.label, f'{x:,.6g}', f'{y:.5g}')

@@ -145,6 +145,12 @@ def test_a_chart_of_equal_values_has_a_range():
     assert drawn.paths[0][2].startswith('M') and len(drawn.y_ticks) > 1
 
 
+def test_a_run_of_a_few_rows_is_shown_whole():
+    line = chart.Line('', np.array([10, 12]), np.array([9.0, 1.0]))
+    drawn = chart.draw('', [line], settled=True)
+    assert [words for _, words in drawn.y_ticks][-1] in ('8', '9', '8.0', '9.0')
+
+
 def test_what_only_the_first_steps_reach_is_outside():
     x = np.arange(1, 101)
     line = chart.Line('', x, np.where(x < 4, 100.0, 2.0 + 1 / x))
