@@ -93,6 +93,11 @@ class Run:
         """
         if not hasattr(self.task, 'explain'):
             raise UserError(f'there is no explanation of task={self.config.task}')
+        if len(texts) > 2 or not all(isinstance(text, str) for text in texts):
+            raise UserError(
+                'an explanation is of a prompt, or of a prompt and its continuation, not of '
+                f'{texts}; give one or two strings'
+            )
         config = self._sampling(sampling)
         title = f'{self.config.name}, step {self.step}'
         given = texts or self.task.prompts(())[:1]

@@ -179,6 +179,12 @@ def test_from_the_command_line(home):
     assert 'explain' in cli.MODES
 
 
+@pytest.mark.parametrize('texts', [('RO', 'ME', 'O:'), (b'ROMEO',), (None,)])
+def test_what_is_no_prompt_with_a_continuation_is_refused(home, texts):
+    with pytest.raises(UserError, match=r'not of .*; give one or two strings'):
+        gptjax.load(home / 'char').explain(*texts)
+
+
 def test_the_same_text_at_several_checkpoints(tiny, tmp_path):
     """The run's own checkpoint is among them, and says there what it says elsewhere."""
     run = gptjax.train(replace(tiny, train={'steps': 9, 'keep': 3}), tmp_path / 'run')
