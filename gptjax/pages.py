@@ -16,7 +16,8 @@ def render(package: str, name: str, *, scripts: tuple[str, ...] = (), **values: 
     """A page from web/<name>.html and .css of a package, beside the style that all pages share.
 
     `scripts` are names of files that become one script, in this order. The content security policy
-    lets nothing run or be fetched but these. Everything in `values` is escaped.
+    lets nothing run or be fetched but these. Everything in `values` is escaped; among them is the
+    `title`. Templates begin with {% include 'head.html' %}.
     """
     folder = resources.files(package) / 'web'
     shared = resources.files('gptjax') / 'web'
@@ -26,13 +27,16 @@ def render(package: str, name: str, *, scripts: tuple[str, ...] = (), **values: 
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
-        loader=jinja2.FunctionLoader(lambda path: (folder / path).read_text()),
+        loader=jinja2.FunctionLoader(
+            lambda path: (shared if path == 'head.html' else folder).joinpath(path).read_text()
+        ),
     )
     allowed = f"style-src 'sha256-{_hash(style)}'"
     allowed += f"; script-src 'sha256-{_hash(script)}'" if script else ''
     return environment.get_template(f'{name}.html').render(
         **values,
         policy=f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'",
+        mark=jinja2.filters.Markup(MARK),
         # Ours, and inside elements whose content is no markup.
         style=jinja2.filters.Markup(style),
         script=jinja2.filters.Markup(script),

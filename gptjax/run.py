@@ -116,9 +116,9 @@ class Run:
         return self.task.plot(self.metrics, title=f'{self.config.name} in {self.workdir}')
 
     def checkpoints(self, most: int) -> Iterator[tuple[int, dict]]:
-        """(step, parameters) of at most so many checkpoints, evenly spread, with the run's own.
+        """(step, parameters) of `most` checkpoints, evenly spread, and of the one that is loaded.
 
-        Damaged ones are named and left out.
+        Fewer if there are fewer; damaged ones are named and left out.
         """
         steps = sorted(run_files.checkpoints(self.workdir).saved())
         if len(steps) > most:

@@ -19,6 +19,7 @@ from gptjax.text.characters import ByteTokenizer, CharTokenizer
 from gptjax.text.clean import PERSIAN
 from gptjax.text.display import name_tokens
 from gptjax.text.tokenizers import Tokenizer
+from gptjax.training.checkpoint import flat_leaves
 
 MOST_PARAMS = 8_000_000
 # Knobs of the model that its forward pass depends on.
@@ -49,7 +50,8 @@ def live_model(
     """(the model for the page, nothing), or (None, why it cannot be in one)."""
     if isinstance(model, Bigram):
         return None, 'it is a table of bigrams'
-    weights = _flat(variables['params'])
+    leaves = flat_leaves(variables['params']).items()
+    weights = {name.replace('.', '/'): np.asarray(leaf, np.float32) for name, leaf in leaves}
     if (count := sum(array.size for array in weights.values())) > MOST_PARAMS:
         return None, f'it has {count:,} parameters, and pages have models of up to {MOST_PARAMS:,}'
     about = _tokenizer(tokenizer)
@@ -66,18 +68,7 @@ def live_model(
     named = name_tokens(tokenizer, range(tokenizer.vocab_size))
     config = {name: getattr(model.config, name) for name in KNOBS}
     names = [named[i] for i in range(tokenizer.vocab_size)]
-    return Live(config, weights, {**about, **cleaning, 'end': tokenizer.end}, names), ''
-
-
-def _flat(params: Mapping[str, Any], prefix: str = '') -> dict[str, np.ndarray]:
-    found: dict[str, np.ndarray] = {}
-    for name, value in params.items():
-        path = f'{prefix}{name}'
-        if isinstance(value, Mapping):
-            found |= _flat(value, f'{path}/')
-        else:
-            found[path] = np.asarray(value, np.float32)
-    return found
+    return Live(config, weights, about | cleaning, names), ''
 
 
 def _tokenizer(tokenizer: Tokenizer) -> dict[str, Any] | None:

@@ -75,6 +75,7 @@ class Explained:
             *('gptjax.explain', 'page'),
             scripts=SCRIPTS,
             about=self,
+            title=self.title,
             data=_for_script(data),
             numbers=numbers,
             has_attention=data['attention'] is not None,

@@ -130,8 +130,8 @@ def truncate(logits_BV: jax.Array, k_B: Array, p_B: Array) -> jax.Array:
     # The likeliest token in any case, since a tiny p is zero in float32; and all of them with p=1,
     # where rounding may bring the sum of the others to 1.
     among_p_BV = (before_BV < p_B[:, None]) | (rank_V == 0) | (p_B[:, None] >= 1)
-    row_B1 = jnp.arange(len(order_BV))[:, None]
-    keep_BV = jnp.zeros_like(among_p_BV).at[row_B1, order_BV].set(among_k_BV & among_p_BV)
+    at_BV = (jnp.arange(len(order_BV))[:, None], order_BV)
+    keep_BV = jnp.zeros_like(among_p_BV).at[at_BV].set(among_k_BV & among_p_BV)
     return jnp.where(keep_BV, logits_BV, -jnp.inf)
 
 

@@ -18,7 +18,6 @@ from gptjax.modes.request import Request, open_run
 from gptjax.report import record
 from gptjax.report.page import Model, Report, Sample
 from gptjax.run import Run
-from gptjax.training.metrics import read_metrics
 
 MOST_SAMPLES = 4  # checkpoints
 MOST_PROMPTS = 3
@@ -76,7 +75,7 @@ def make(
     `evaluated` has the figures of the whole validation split, if they are known.
     """
     task = opened.task if opened else tasks.load(found.config, found.workdir)
-    verdict = task.verdict(read_metrics(found.workdir / 'metrics.jsonl'))
+    verdict = task.verdict(found.evaluations)
     return Report(found, verdict, examine(opened, evaluated) if opened else None, others, verified)
 
 
@@ -89,17 +88,15 @@ def examine(run: Run, figures: Mapping[str, Any] | None = None) -> Model:
     """Evaluates a trained model and lets its checkpoints write; see `make`."""
     samples = _samples(run)
     task: Any = run.task
-    by_token, copied = None, ''
+    by_token = None
     if hasattr(task, 'by_token'):
-        by_token = task.by_token(run.params)
-        copied = task.longest_copy([text for s in samples for _, text in s.passages])
+        texts = [text for sample in samples for _, text in sample.passages]
+        by_token = task.by_token(run.params, texts)
         if not by_token:  # An imported model has no held-out text.
             figures = {}
     if figures is None:
         figures = run.evaluate().figures
-    return Model(
-        run.step, task.describe_model(), figures, _parts(run.params), samples, by_token, copied
-    )
+    return Model(run.step, task.describe_model(), figures, _parts(run.params), samples, by_token)
 
 
 def verify(run: Run) -> str:

@@ -135,7 +135,7 @@ def copies_pay(tokens: int) -> bool:
 
 
 def copies_pay_in_decoding(params: int, rows: int) -> bool:
-    """As `copies_pay`, of decoding so many rows with a model of so many parameters."""
+    """Whether decoding `rows` texts at a time is faster with a copy of the model per device."""
     least = LEAST_ROWS // 2 if params < SMALL else LEAST_ROWS
     enough = rows >= least and params * rows >= LEAST_WORK
     return jax.default_backend() != 'cpu' or enough

@@ -2,29 +2,21 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from gptjax.config import Config
+from gptjax.explain import language_model
 from gptjax.explain.sources import find_sources
 from gptjax.report import tokens
 from gptjax.report.baselines import baselines
 from gptjax.text.display import visible
-from gptjax.text.token_files import Corpus, Split, cached_train
+from gptjax.text.token_files import Split, cached_train
+from gptjax.text.tokenizers import Tokenizer
 
 
-class LanguageModel(Protocol):
+class LanguageModel(language_model.LanguageModel, Protocol):
     """What a report needs of the task."""
-
-    @property
-    def config(self) -> Config: ...
-
-    @property
-    def corpus(self) -> Corpus: ...
-
-    @property
-    def model(self) -> Any: ...
 
     def flops_per_token(self) -> float: ...
 
@@ -41,10 +33,14 @@ class ByToken:
     by_position: list[tokens.Group]
     by_kind: list[tokens.Group]
     calibration: tokens.Calibration
+    copied: str  # a sentence about generated texts; see `longest_copy`
 
 
-def by_token(task: LanguageModel, variables: dict, val: Split) -> ByToken:
-    """Predicts the validation split anew, or as much of it as takes seconds."""
+def by_token(task: LanguageModel, variables: dict, val: Split, texts: Sequence[str]) -> ByToken:
+    """Predicts the validation split anew, or as much of it as takes seconds.
+
+    `texts` are generated ones, to be looked for in the training text.
+    """
     model, config, tokenizer = task.model, task.config, task.corpus.tokenizer
     scored = tokens.score(
         lambda variables, tokens_BT: model.apply(variables, tokens_BT)[0],
@@ -66,25 +62,24 @@ def by_token(task: LanguageModel, variables: dict, val: Split) -> ByToken:
         tokens.by_position(scored),
         tokens.by_kind(scored, tokenizer),
         tokens.calibration(scored),
+        longest_copy(train_S, tokenizer, texts),
     )
 
 
-def longest_copy(task: LanguageModel, texts: Sequence[str]) -> str:
+def longest_copy(train_S: np.ndarray | None, tokenizer: Tokenizer, texts: Sequence[str]) -> str:
     """A sentence about the longest passage that generated texts share with the training text.
 
-    Empty if the training text is not in the cache.
+    Empty if the training text is not at hand.
     """
-    tokenizer = task.corpus.tokenizer
-    train = cached_train(task.corpus.sha256, task.config.data, tokenizer)
-    if train is None:
+    if train_S is None:
         return ''
     length, passage = 0, np.zeros(0, np.int32)
     for text in texts:
         ids_T = np.append(tokenizer.encode(tokenizer.drop_unknown(text)), 0)
-        for t, source in enumerate(find_sources(train.tokens, ids_T), 1):
+        for t, source in enumerate(find_sources(train_S, ids_T), 1):
             if source.length > length:
                 length, passage = source.length, ids_T[t - source.length : t]
     return (
         f'The longest passage of these samples that is in the training text too has {length} of '
-        f'the {len(train):,} tokens there: {visible(tokenizer.to_bytes(passage.tolist()))}'
+        f'the {len(train_S):,} tokens there: {visible(tokenizer.to_bytes(passage.tolist()))}'
     )

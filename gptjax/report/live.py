@@ -10,7 +10,7 @@ from gptjax.console import say
 from gptjax.files import write_atomically
 from gptjax.report import record
 from gptjax.report.page import Report
-from gptjax.training.metrics import Row, read_metrics
+from gptjax.training.metrics import Row
 
 EVERY_S = 30.0
 MOST_SHARE = 0.01  # of the training time
@@ -38,14 +38,11 @@ class LiveReport(contextlib.AbstractContextManager):
     def _write(self, quiet: bool = False) -> None:
         """A page that cannot be written is no reason to stop training; `quiet` says nothing."""
         path = self._workdir / 'report.html'
-        if not pages.is_ours(path):
-            return
         try:
-            report = Report(
-                record.read(self._workdir),
-                self._verdict(read_metrics(self._workdir / 'metrics.jsonl')),
-            )
-            write_atomically(path, report.to_html().encode('utf-8', 'replace'))
+            if pages.is_ours(path):
+                found = record.read(self._workdir)
+                report = Report(found, self._verdict(found.evaluations))
+                write_atomically(path, report.to_html().encode('utf-8', 'replace'))
         except Exception as error:  # A full disk, a damaged file: training does not need the page.
             if not quiet:
                 reason = ' '.join(str(error).split())

@@ -25,12 +25,13 @@ TITLES = {
     'tokens_per_s': 'Tokens a second',
     'mfu': "Share of the chip's peak (MFU)",
 }
-NOT_DRAWN = ('step', 'elapsed_s', 'step_ms', 'eval_s', 'compile_s', *LOSSES)
+NOT_DRAWN = ('step', 'elapsed_s', 'step_ms', 'eval_s', 'save_s', 'compile_s', *LOSSES)
 SHARES = {
     'steps': 'optimizer steps',
     'eval': 'evaluation',
     'compile': 'compiling, with the first call of each process',
-    'rest': 'saving and the rest',
+    'save': 'saving, as far as training waited for it',
+    'rest': 'the rest',
 }
 BASELINES = {
     'model': 'this model',
@@ -60,7 +61,6 @@ class Model:
     parts: list[tuple[str, int]]
     samples: list[Sample]
     by_token: ByToken | None  # of language models with held-out text
-    copied: str  # a sentence; may be empty
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Report:
                 for sample in self.model.samples
             ],
             baseline_names=BASELINES,
-            data_card=_data_card(record.config),
+            data_card=_data_card(record),
             command=next((start.command for start in record.starts if start.command), ''),
             changed=_changed(record.config),
         )
@@ -174,8 +174,8 @@ def _summary(record: Record) -> str:
     return words
 
 
-def _data_card(config: Config) -> list[tuple[str, str]]:
-    data = config.data
+def _data_card(record: Record) -> list[tuple[str, str]]:
+    data = record.config.data
     entry = archives.table('corpora').get(data.corpus, {}) if not data.path else {}
     licences = {archive['licence'] for archive in entry.get('archives', ())}
     return [
@@ -183,6 +183,7 @@ def _data_card(config: Config) -> list[tuple[str, str]]:
         *([('licence', ', '.join(sorted(licences)))] if licences else []),
         ('held out', data.val_path or f'{data.val_fraction:.1%} ({data.split})'),
         ('tokens', data.tokenizer),
+        ('SHA-256', record.data_sha256),
     ]
 
 

@@ -1,7 +1,7 @@
 """What a work directory tells of its training: curves, starts, checkpoints. Nothing is written."""
 
+import contextlib
 import dataclasses
-import math
 from array import array
 from pathlib import Path
 
@@ -9,8 +9,9 @@ import numpy as np
 
 from gptjax import run_files, starts
 from gptjax.config import Config
+from gptjax.files import DamagedError, read_object
 from gptjax.starts import Start
-from gptjax.training.metrics import iterate_metrics
+from gptjax.training.metrics import Row, iterate_metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +38,8 @@ class Record:
     config: Config
     curves: dict[str, Curve]  # by the names in metrics.jsonl
     starts: list[Start]
-    saved: list[int]  # complete checkpoints, newest first; whether they are sound is not checked
+    evaluations: list[Row]  # the rows with a validation loss
+    data_sha256: str  # of the texts; empty where data.json is missing
     damaged: list[int]  # checkpoints that were set aside when the run was continued
 
     @property
@@ -61,13 +63,13 @@ class Record:
     def shares(self) -> dict[str, float]:
         """What training did with its time, as shares of it that sum to 1; empty without rows.
 
-        Compiling counts with the first call of each process. What is left after steps, evaluation
-        and compiling is saving and all else. Versions before 0.3 did not log evaluation apart.
+        Compiling counts with the first call of each process, saving as far as training waited for
+        it. Of a run of version 0.1.0 only the steps are told apart from the rest.
         """
         if self.elapsed_s <= 0:
             return {}
         seconds = {'steps': self._step_seconds()}
-        for name in ('eval', 'compile'):
+        for name in ('eval', 'save', 'compile'):
             if curve := self.curves.get(f'{name}_s'):
                 seconds[name] = float(np.sum(curve.values))
         # The evaluation after the last row is in no row's elapsed time.
@@ -93,24 +95,34 @@ def read(workdir: Path) -> Record:
     config = run_files.load_config(workdir)
     checkpoints = run_files.checkpoints(workdir)
     aside = checkpoints.folder.with_name(f'{checkpoints.folder.name}-damaged')
+    curves, evaluations = read_curves(workdir / 'metrics.jsonl')
     damaged = {path.name.split('-')[0] for path in aside.glob('*')}
     return Record(
         workdir,
         config,
-        read_curves(workdir / 'metrics.jsonl'),
+        curves,
         starts.read(workdir),
-        checkpoints.saved(),
+        evaluations,
+        _data_sha256(workdir),
         sorted(int(name) for name in damaged if name.isdecimal()),
     )
 
 
-def read_curves(path: Path) -> dict[str, Curve]:
-    """All figures of a metrics file; what is no finite number is left out."""
+def read_curves(path: Path) -> tuple[dict[str, Curve], list[Row]]:
+    """(all figures of a metrics file, its rows with a validation loss), in one pass."""
     columns: dict[str, tuple[array, array]] = {}
+    evaluations = []
     for row in iterate_metrics(path):
+        evaluations += [row] if 'val_loss' in row else []
         for name, value in row.items():
-            if isinstance(value, int | float) and math.isfinite(value):
-                steps, values = columns.setdefault(name, (array('q'), array('d')))
-                steps.append(int(row['step']))
-                values.append(value)
-    return {name: Curve(np.array(s), np.array(v)) for name, (s, v) in columns.items()}
+            steps, values = columns.setdefault(name, (array('q'), array('d')))
+            steps.append(row['step'])
+            values.append(value)
+    curves = {name: Curve(np.array(s), np.array(v)) for name, (s, v) in columns.items()}
+    return curves, evaluations
+
+
+def _data_sha256(workdir: Path) -> str:
+    with contextlib.suppress(DamagedError):
+        return read_object(workdir / 'data.json', sha256=str)['sha256']
+    return ''

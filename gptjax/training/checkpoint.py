@@ -5,7 +5,6 @@ step therefore has a manifest of SHA-256 sums, written before the step gets its 
 before it is used. A step holds the leaves of the state under their dotted names.
 """
 
-import contextlib
 import json
 import operator
 import re
@@ -49,10 +48,9 @@ class Checkpoints:
 
     def saved(self) -> list[int]:
         """All complete steps, newest first."""
-        with contextlib.suppress(FileNotFoundError):
-            names = [path.name for path in self.folder.iterdir() if path.is_dir()]
-            return sorted((int(name) for name in names if STEP.fullmatch(name)), reverse=True)
-        return []
+        found = self.folder.iterdir() if self.folder.is_dir() else ()  # Unreadable: an OSError.
+        names = [path.name for path in found if path.is_dir()]
+        return sorted((int(name) for name in names if STEP.fullmatch(name)), reverse=True)
 
     def best_first(self) -> list[int]:
         """All complete steps, the lowest validation loss first."""

@@ -98,8 +98,9 @@ def train(
                     require_finite(done, {'val_loss': row['val_loss']})
                     _record(row, trackers)
                     if saving:
+                        began, saved = time.perf_counter(), done
                         checkpoints.save(state, row['val_loss'])
-                        saved = done
+                        meter.note('save_s', began)
                     meter.restart()
             if saved != done:
                 # After a signal time is short: this one gets no loss, and is never the best.

@@ -108,12 +108,16 @@ class Meter:
         self._timed_steps += n
         if self._timed_from is None:
             jax.block_until_ready(metrics)
-            self._extra['compile_s'] = round(time.perf_counter() - self._made, 3)
+            self.note('compile_s', self._made)
             self.restart()
 
     def is_due(self, every: int) -> bool:
         """Whether the last step added is one to log, and was not read yet."""
         return bool(self._pending) and self._pending[-1][0] % every == 0
+
+    def note(self, name: str, began: float) -> None:
+        """The next row tells how long something took that began at a time.perf_counter()."""
+        self._extra[name] = round(time.perf_counter() - began, 3)
 
     def restart(self) -> None:
         """Starts timing anew: what came before was no training."""

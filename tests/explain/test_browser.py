@@ -12,7 +12,6 @@ from gptjax.tasks.language_model.task import LanguageModel
 from gptjax.text.characters import CharTokenizer
 from gptjax.text.token_files import Corpus
 from gptjax.training.steps import run_key
-from tests import browser
 from tests.conftest import unpack_golden
 
 pytestmark = pytest.mark.browser
@@ -54,25 +53,16 @@ def pages(tmp_path_factory):
     return found
 
 
-@pytest.fixture(scope='module')
-def chromium():
-    driver = browser.start()
-    yield driver
-    driver.quit()
-
-
 @pytest.fixture
-def show(chromium, pages):
+def show(quiet_chromium, pages):
     """Opens a page by name: (browser, numbers); afterwards it must not have complained."""
 
     def opened(name):
         numbers, address = pages[name]
-        chromium.get(address)
-        return chromium, numbers
+        quiet_chromium.get(address)
+        return quiet_chromium, numbers
 
-    browser.messages(chromium)
-    yield opened
-    assert browser.messages(chromium) == []
+    return opened
 
 
 def text_of(driver, selector):
@@ -191,6 +181,27 @@ def test_another_head_and_both_switches_change_the_picture(show):
     assert text_of(driver, '#head-words').startswith('Layer 0, head 0')
     change = f'{abs(numbers["heads"]["loss_increase"][0][0]):.4f}'
     assert change in text_of(driver, '#head-words')
+
+
+def test_pointing_at_a_token_shows_what_it_looks_at_and_what_looks_at_it(show):
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.by import By
+
+    driver, numbers = show('golden')
+    t, layer = 4, len(numbers['attention'][0]['layers']) - 1
+    weights = numbers['attention'][0]['layers'][layer]['weights_NTS'][0]
+    token = driver.find_element(By.CSS_SELECTOR, f'#text [data-t="{t}"]')
+    ActionChains(driver).move_to_element(token).perform()
+    lines = driver.execute_script(
+        'return [...document.querySelectorAll("#text button")].map((b) => b.style.boxShadow)'
+    )
+    for s, line in enumerate(lines):
+        below, above = (
+            float(alpha or 1)
+            for alpha in re.findall(r'rgba?\(\d+, \d+, \d+(?:, ([\d.]+))?\)', line)
+        )
+        assert below == pytest.approx(weights[t][s] if s <= t else 0, abs=0.01)
+        assert above == pytest.approx(weights[s][t] if s > t else 0, abs=0.01)
 
 
 def test_arrow_keys_go_through_the_text_in_its_direction(show):

@@ -10,6 +10,7 @@ import pytest
 
 from gptjax.config import Config, DataConfig, ModelConfig
 from gptjax.explain import live
+from gptjax.explain import page as explain_page
 from gptjax.tasks.language_model.task import LanguageModel
 from gptjax.text.bpe import BpeTokenizer
 from gptjax.text.characters import ByteTokenizer, CharTokenizer
@@ -17,7 +18,6 @@ from gptjax.text.clean import clean
 from gptjax.text.token_files import Corpus
 from gptjax.text.words import WordTokenizer
 from gptjax.training.steps import run_key
-from tests import browser
 
 pytestmark = pytest.mark.browser
 
@@ -74,27 +74,18 @@ def characters():
     return CharTokenizer(''.join(sorted({*TEXT, '!'})))
 
 
-@pytest.fixture(scope='module')
-def chromium():
-    driver = browser.start()
-    yield driver
-    driver.quit()
-
-
 @pytest.fixture
-def page(chromium, tmp_path):
+def page(quiet_chromium, tmp_path):
     """Opens the page of an explanation and loads the model in it."""
 
     def opened(explained):
         path = tmp_path / 'page.html'
         path.write_text(explained.to_html())
-        chromium.get(path.as_uri())
-        chromium.execute_script('loadWeights()')
-        return chromium
+        quiet_chromium.get(path.as_uri())
+        quiet_chromium.execute_script('loadWeights()')
+        return quiet_chromium
 
-    browser.messages(chromium)
-    yield opened
-    assert browser.messages(chromium) == []
+    return opened
 
 
 @pytest.mark.parametrize('name', MODELS)
@@ -188,6 +179,25 @@ def test_a_text_that_cannot_be_explained_leaves_the_page_as_it_was(page, text, w
     driver = page(task.explain(parameters(task), ('to', ' be'), task.config.sample, 'page'))
     driver.execute_script('$("own-text").value = arguments[0]; onOwn()', text)
     assert words in driver.execute_script('return $("own-words").textContent')
+    assert driver.execute_script('return data.tokens.length') == 5
+
+
+def test_a_text_that_would_take_long_is_refused(page):
+    task = task_of(characters())
+    driver = page(task.explain(parameters(task), ('to', ' be'), task.config.sample, 'page'))
+    driver.execute_script('live.config.n_embd = 1e5; $("own-text").value = "to be"; onOwn()')
+    words = driver.execute_script('return $("own-words").textContent')
+    assert words.endswith('would take long in a browser; try a shorter one.')
+    assert driver.execute_script('return $("own-proof").textContent') == ''
+
+
+def test_a_page_without_room_for_pictures_shows_everything_else(page, monkeypatch):
+    monkeypatch.setattr(explain_page, 'MOST_BYTES', 0)
+    task = task_of(characters())
+    driver = page(task.explain(parameters(task), ('to', ' be'), task.config.sample, 'page'))
+    assert 'it has pictures of the layers (none) of 2' in driver.page_source
+    assert driver.execute_script('return $("lens-table").innerText').startswith('Columns')
+    driver.execute_script('$("own-text").value = "to be"; onOwn()')
     assert driver.execute_script('return data.tokens.length') == 5
 
 

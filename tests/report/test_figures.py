@@ -165,17 +165,18 @@ def test_rows_become_curves_whatever_else_is_in_the_file(tmp_path):
         'garbage\n{"step": 2, "elapsed_s": 2.0, "val_loss": 1.5, "grad_norm": null}\n'
         '{"step": 3, "el'
     )
-    curves = read_curves(path)
+    curves, evaluations = read_curves(path)
     assert set(curves) == {'step', 'elapsed_s', 'train_loss', 'val_loss'}
     assert curves['val_loss'].lowest() == (2, 1.5)
-    assert read_curves(tmp_path / 'none.jsonl') == {}
+    assert [row['step'] for row in evaluations] == [2]
+    assert read_curves(tmp_path / 'none.jsonl') == ({}, [])
 
 
 def record(tiny, workdir, val_loss=None, **train):
     curves = (
         {} if val_loss is None else {'val_loss': Curve(np.array([1, 2]), np.array([9, val_loss]))}
     )
-    return Record(workdir, replace(tiny, train=train), curves, [], [], [])
+    return Record(workdir, replace(tiny, train=train), curves, [], [], '', [])
 
 
 def test_seeds_are_one_group_and_other_knobs_another(tiny):

@@ -247,3 +247,10 @@ def test_the_key_survives(checkpoints, task, layout, state_at, like):
     save(checkpoints, state_at, s1=1.0)
     _, state = checkpoints.restore(like, [1])
     assert steps.step_key(state) == steps.step_key(state_at(1))
+
+
+def test_folders_that_are_no_steps_are_not_taken_for_some(tmp_path):
+    for name in ('7', '007', '٣', '12.orbax-checkpoint-tmp', '9' * 20):
+        (tmp_path / name).mkdir()
+    assert Checkpoints(tmp_path).saved() == [7]
+    assert Checkpoints(tmp_path / 'none').saved() == []

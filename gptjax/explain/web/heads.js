@@ -109,6 +109,18 @@ function onHover(event) {
       fixed(weightOf(chosen.layer, chosen.head)(t, s), 3);
 }
 
+// Under the tokens, what token t looks at in the chosen head; above them, what looks at it.
+function showLinks(t) {
+  if (!data.attention || !kindOf().causal) return;
+  const weight = weightOf(chosen.layer, chosen.head);
+  for (const button of $('text').querySelectorAll('button')) {
+    const s = Number(button.dataset.t);
+    const below = `inset 0 -4px ${colour('--much', t < 0 || s > t ? 0 : weight(t, s))}`;
+    const above = `inset 0 4px ${colour('--less', t < 0 || s <= t ? 0 : weight(s, t))}`;
+    button.style.boxShadow = `${below}, ${above}`;
+  }
+}
+
 function showHeadsTable() {
   const { scores, labels, loss_increase: increase } = data.heads;
   if (!increase) return $('heads-table').replaceChildren('Leaving out each head would take long in a browser.');

@@ -17,6 +17,8 @@ function showText() {
     }, nameOf(id));
     button.style.backgroundColor = colour('--much', Math.min(0.6, surprise(t) / 16));
     button.addEventListener('click', () => select(t));
+    for (const event of ['mouseenter', 'focus']) button.addEventListener(event, () => showLinks(t));
+    for (const event of ['mouseleave', 'blur']) button.addEventListener(event, () => showLinks(-1));
     $('text').append(button);
     if (nameOf(id).endsWith('↵')) $('text').append(make('br'));
   }

@@ -218,16 +218,12 @@ class LanguageModel(base.LossTask):
         """The explanation with what other checkpoints, (step, parameters), make of its text."""
         return language_model.with_checkpoints(self, explained, checkpoints)
 
-    def by_token(self, params: dict) -> report.ByToken | None:
-        """Where the loss on the validation split comes from; None if there is no such split."""
+    def by_token(self, params: dict, texts: Sequence[str]) -> report.ByToken | None:
+        """Where the loss on the validation split comes from, and what generated texts copy."""
         if self.corpus.val is None:
             return None
         weights = self.weights(params, self.config.sample)
-        return report.by_token(self, weights, self.corpus.val)
-
-    def longest_copy(self, texts: Sequence[str]) -> str:
-        """A sentence about what generated texts share with the training text."""
-        return report.longest_copy(self, texts)
+        return report.by_token(self, weights, self.corpus.val, texts)
 
     def fingerprint(self) -> dict[str, Any]:
         """What has to be the same for a run to be continued."""
