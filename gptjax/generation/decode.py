@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gptjax.generation.rules import Array, RowRules, choose, gumbel_noise
+from gptjax.generation.rules import Array, RowRules, choose, draw, gumbel_noise, scaled
 from gptjax.models.block import apply
 from gptjax.models.cache import NO_POSITION, Cache
 from gptjax.models.decoder import Decoder
@@ -41,8 +41,6 @@ class Contexts(flax.struct.PyTreeNode):
     tokens_RT: np.ndarray
     pos_RT: np.ndarray
     seen_RV: np.ndarray  # bool, the tokens of the whole text of each
-    replaced_B: np.ndarray  # bool, the rows that get one
-    source_B: np.ndarray  # int32, which of the R each of these gets; not read if R = B
 
 
 class Counters(flax.struct.PyTreeNode):
@@ -55,61 +53,62 @@ class Counters(flax.struct.PyTreeNode):
     wanted_B: np.ndarray  # tokens to draw in this chunk
 
 
-@functools.partial(jax.jit, static_argnames='model', donate_argnames='rows')
-def place(model: Decoder, params: dict, rows: Rows, contexts: Contexts, slot: jax.Array) -> Rows:
-    """Computes new contexts and puts them into their rows, in the slots before `slot`.
-
-    Args:
-      model: with its variables `params`.
-      rows: donated.
-      contexts: if there is one for every row, context r is that of row r.
-      slot: the slot that is written next; other rows must not be in use if it changes.
-    """
-    (n_new, width), batch = contexts.tokens_RT.shape, len(contexts.replaced_B)
-    slots = rows.cache.pos_BS.shape[1]
+@functools.partial(jax.jit, static_argnames=('model', 'slots'))
+def begin(model: Decoder, params: dict, contexts: Contexts, slot: Array, slots: int) -> Rows:
+    """Rows that have these contexts, in the slots before `slot`."""
+    n_new, width = contexts.tokens_RT.shape
     fresh = Cache.empty(model.config, n_new, width)
     x_RTD, fresh = apply(model, params, contexts.tokens_RT, contexts.pos_RT, fresh, method='hidden')
     logits_RV = next_logits(model, apply(model, params, x_RTD[:, -1:], method='logits'))
 
-    def of_rows(new: Array) -> jax.Array:  # (R x n, ...) -> (B x n, ...); n is 1 or n_head.
-        if n_new == batch:
-            return jnp.asarray(new)
-        grouped = new.reshape(n_new, -1, *new.shape[1:])[contexts.source_B]
-        return grouped.reshape(-1, *new.shape[1:])
+    def moved(leaf: jax.Array) -> jax.Array:
+        return jnp.roll(leaf, slot - width, axis=1) if leaf.ndim else jnp.int32(slot)
 
-    def merge(new: Array, old: jax.Array) -> jax.Array:
-        replaced = jnp.repeat(contexts.replaced_B, len(old) // batch)
-        return jnp.where(replaced.reshape(-1, *[1] * (old.ndim - 1)), of_rows(new), old)
+    cache = jax.tree.map(moved, grown(fresh, slots))
+    return Rows(cache, logits_RV, jnp.asarray(contexts.seen_RV))
 
-    def merge_slots(new: jax.Array, old: jax.Array, fill: int = 0) -> jax.Array:
-        widths = [(0, 0), (0, slots - width)] + [(0, 0)] * (new.ndim - 2)
-        padded = jnp.pad(new, widths, constant_values=fill)
-        return merge(jnp.roll(padded, slot - width, axis=1), old)
 
-    old = rows.cache
-    cache = Cache(
-        jax.tree.map(merge_slots, fresh.k_MSH, old.k_MSH),
-        jax.tree.map(merge_slots, fresh.v_MSH, old.v_MSH),
-        merge_slots(fresh.pos_BS, old.pos_BS, fill=NO_POSITION),
-        jax.tree.map(merge_slots, fresh.tokens_BS, old.tokens_BS),
-        jnp.int32(slot),
-    )
-    return Rows(cache, merge(logits_RV, rows.logits_BV), merge(contexts.seen_RV, rows.seen_BV))
+@functools.partial(jax.jit, static_argnames='model', donate_argnames='rows')
+def place(
+    model: Decoder, params: dict, rows: Rows, contexts: Contexts, source_B: Array, slot: Array
+) -> Rows:
+    """Computes new contexts and puts them into their rows.
+
+    Args:
+      model: with its variables `params`.
+      rows: donated.
+      contexts: of some rows.
+      source_B: which context each row gets; -1: it keeps its own.
+      slot: the slot that is written next; other rows must not be in use if it changes.
+    """
+    new, batch = begin(model, params, contexts, slot, rows.cache.pos_BS.shape[1]), len(source_B)
+
+    def merge(new: jax.Array, old: jax.Array) -> jax.Array:  # (R x n, ...), (B x n, ...)
+        if not old.ndim:
+            return new
+        grouped = new.reshape(len(contexts.tokens_RT), -1, *new.shape[1:])[source_B]
+        replaced = jnp.repeat(source_B >= 0, len(old) // batch).reshape(-1, *[1] * (old.ndim - 1))
+        return jnp.where(replaced, grouped.reshape(old.shape), old)
+
+    return jax.tree.map(merge, new, rows)
 
 
 @functools.partial(jax.jit, static_argnames='slots')
 def widen(rows: Rows, slots: int) -> Rows:
     """The same rows with more slots."""
-    cache, used = rows.cache, rows.cache.pos_BS.shape[1]
+    return rows.replace(cache=grown(rows.cache, slots))
+
+
+def grown(cache: Cache, slots: int) -> Cache:
+    """The cache with more slots, after those that it has, oldest first."""
+    used = cache.pos_BS.shape[1]
 
     def wider(old: jax.Array, fill: int = 0) -> jax.Array:
         widths = [(0, 0), (0, slots - used)] + [(0, 0)] * (old.ndim - 2)
-        oldest_first = jnp.roll(old, -cache.slot, axis=1)
-        return jnp.pad(oldest_first, widths, constant_values=fill)
+        return jnp.pad(jnp.roll(old, -cache.slot, axis=1), widths, constant_values=fill)
 
     wide = jax.tree.map(wider, cache.replace(pos_BS=None, slot=None))
-    pos_BS = wider(cache.pos_BS, NO_POSITION)
-    return rows.replace(cache=wide.replace(pos_BS=pos_BS, slot=jnp.int32(used)))
+    return wide.replace(pos_BS=wider(cache.pos_BS, NO_POSITION), slot=jnp.int32(used))
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'chunk', 'banned'), donate_argnames='rows')
@@ -150,7 +149,6 @@ def decode_chunk(
         return jax.vmap(gumbel_noise, (None, 0, None))(key_B, count_KB, model.vocab_size)
 
     gumbel_KBV = jax.lax.cond(rules.draws, draw_noise, lambda: jnp.zeros(shape))
-    row_B = jnp.arange(shape[1])
 
     def step(rows: Rows, i_and_gumbel: tuple) -> tuple[Rows, tuple[jax.Array, jax.Array]]:
         i, gumbel_BV = i_and_gumbel
@@ -158,21 +156,21 @@ def decode_chunk(
         logits_BV = rows.logits_BV
         if banned:
             logits_BV = logits_BV.at[:, banned].set(-jnp.inf)
-        token_B = choose(logits_BV, rules, gumbel_BV, rows.seen_BV)
+
+        def by_rules() -> tuple[jax.Array, jax.Array, jax.Array]:
+            token_B = choose(logits_BV, rules, gumbel_BV, rows.seen_BV)
+            seen_BV = rows.seen_BV.at[jnp.arange(shape[1]), token_B].max(active_B)
+            return token_B, log_probability(rows.logits_BV, token_B), seen_BV
+
+        def plainly() -> tuple[jax.Array, jax.Array, jax.Array]:
+            scaled_BV = scaled(logits_BV, rules.temperature_B)
+            return draw(scaled_BV, rules, gumbel_BV), jnp.zeros(shape[1]), rows.seen_BV
+
+        # One branch for all that a plain draw does without, since each costs time at every step.
+        token_B, score_B, seen_BV = jax.lax.cond(rules.adjusts | scores, by_rules, plainly)
         pos_B = jnp.where(active_B, counters.length_B + i, NO_POSITION)
         logits_BTV, cache = apply(model, params, token_B[:, None], pos_B[:, None], rows.cache)
         logits_BV = jnp.where(active_B[:, None], next_logits(model, logits_BTV), rows.logits_BV)
-        # One branch for both, since each costs time at every step.
-        score_B, seen_BV = jax.lax.cond(
-            rules.adjusts | scores,
-            lambda x_BV, seen_BV: (
-                log_probability(x_BV, token_B),
-                seen_BV.at[row_B, token_B].max(active_B),
-            ),
-            lambda x_BV, seen_BV: (x_BV[:, 0] * 0, seen_BV),
-            rows.logits_BV,
-            rows.seen_BV,
-        )
         return Rows(cache, logits_BV, seen_BV), (token_B, score_B)
 
     rows, (tokens_KB, scores_KB) = jax.lax.scan(step, rows, (jnp.arange(chunk), gumbel_KBV))

@@ -11,7 +11,15 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from gptjax.config import SampleConfig
-from gptjax.generation.decode import Contexts, Counters, decode_chunk, empty_rows, place, widen
+from gptjax.generation.decode import (
+    Contexts,
+    Counters,
+    begin,
+    decode_chunk,
+    empty_rows,
+    place,
+    widen,
+)
 from gptjax.generation.rules import RowRules, Rules
 from gptjax.generation.text_stream import TextStream
 from gptjax.models.cache import NO_POSITION
@@ -207,7 +215,6 @@ class Engine:
 
     def _admit(self) -> None:
         """Gives free rows to waiting requests, and new contexts to them and to full rows."""
-        idle = not self.active
         for row, request in enumerate(self._rows):
             if request is None and self._queue:
                 self._rows[row] = self._queue.popleft()
@@ -222,20 +229,16 @@ class Engine:
         if replaced:
             for request in replaced.values():
                 request.length = kept_length(len(request.history), self._block_size)
-            self._place(replaced, idle)
+            self._place(replaced)
 
-    def _place(self, replaced: dict[int, _Request], idle: bool) -> None:
-        """Computes the contexts of these rows on the devices; idle: no other row is in use."""
-        requests = list(replaced.values())
-        width = min(_bucket(max(request.length for request in requests)), self._block_size)
+    def _place(self, replaced: dict[int, _Request]) -> None:
+        """Computes the contexts of these rows on the devices."""
+        width = min(_bucket(max(r.length for r in replaced.values())), self._block_size)
         self._make_slots(width)
         batch = len(self._rows)
         n_new = min(_bucket(len(replaced), 1), batch)
-        source_B = np.zeros(batch, np.int32)
-        if n_new == batch:
-            source_B[:] = np.arange(batch)
-        else:
-            source_B[list(replaced)] = np.arange(len(replaced))
+        source_B = np.full(batch, -1, np.int32)
+        source_B[list(replaced)] = list(replaced) if n_new == batch else range(len(replaced))
         tokens_RT = np.zeros((n_new, width), np.int32)
         pos_RT = np.full((n_new, width), NO_POSITION, np.int32)
         pos_RT[:, -1] = 0
@@ -245,26 +248,27 @@ class Engine:
             tokens_RT[i, width - n :] = request.history[-n:]
             pos_RT[i, width - n :] = np.arange(n)
             seen_RV[i, request.history] = True
-        replaced_B = np.zeros(batch, bool)
-        replaced_B[list(replaced)] = True
-        contexts = Contexts(tokens_RT, pos_RT, seen_RV, replaced_B, source_B)
+        contexts = Contexts(tokens_RT, pos_RT, seen_RV)
         if n_new == batch:
             contexts = self._put(contexts)
-        if idle:  # The same slots whatever was decoded before.
+        no_others = len(replaced) == self.active
+        if no_others:  # The same slots whatever was decoded before.
             self._slot = width
-        self._device_rows = place(
-            self._model, self._params, self._device_rows, contexts, np.int32(self._slot)
-        )
+        slot = np.int32(self._slot)
+        if no_others and n_new == batch:
+            self._device_rows = None  # Nothing in it is kept, so its memory is free.
+            self._device_rows = begin(self._model, self._params, contexts, slot, self._slots)
+            return
+        # On the devices where the programs leave them, or the next text would compile again.
+        rows = self._device_rows or self._put_first(empty_rows(self._model, batch, self._slots))
+        self._device_rows = place(self._model, self._params, rows, contexts, source_B, slot)
 
     def _make_slots(self, width: int) -> None:
         """Makes the cache large enough for the requests in the rows."""
         needed = max(len(r.history) + r.budget - r.drawn for r in self._rows if r)
         most = self._block_size + self._chunk
         slots = max(self._slots, min(_bucket(max(needed, width) + self._chunk), most))
-        if self._device_rows is None:
-            # On the devices where the programs leave them, or the next text would compile again.
-            self._device_rows = self._put_first(empty_rows(self._model, len(self._rows), slots))
-        elif slots > self._slots:
+        if self._device_rows is not None and slots > self._slots:
             self._slot = self._slots
             self._device_rows = widen(self._device_rows, slots)
         self._slots = slots

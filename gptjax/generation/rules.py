@@ -89,21 +89,18 @@ def choose(
     Returns:
       (B,) int32.
     """
-
-    def adjusted(logits_BV: jax.Array) -> jax.Array:
-        logits_BV = penalize_repetition(logits_BV, seen_BV, rules.repetition_penalty_B)
-        logits_BV = scaled(logits_BV, rules.temperature_B)
-        logits_BV = jax.lax.cond(
-            rules.truncates,
-            lambda x_BV: truncate(x_BV, rules.top_k_B, rules.top_p_B),
-            lambda x_BV: x_BV,
-            logits_BV,
-        )
-        return min_p(logits_BV, rules.min_p_B)
-
+    logits_BV = penalize_repetition(logits_BV, seen_BV, rules.repetition_penalty_B)
     logits_BV = jax.lax.cond(
-        rules.adjusts, adjusted, lambda x_BV: scaled(x_BV, rules.temperature_B), logits_BV
+        rules.truncates,
+        lambda x_BV: truncate(x_BV, rules.top_k_B, rules.top_p_B),
+        lambda x_BV: x_BV,
+        scaled(logits_BV, rules.temperature_B),
     )
+    return draw(min_p(logits_BV, rules.min_p_B), rules, gumbel_BV)
+
+
+def draw(logits_BV: jax.Array, rules: RowRules, gumbel_BV: jax.Array) -> jax.Array:
+    """The likeliest tokens (B,), int32, after noise is added in rows that are not greedy."""
     noisy_BV = logits_BV + jnp.where(rules.temperature_B[:, None] > 0, gumbel_BV, 0)
     return jnp.argmax(noisy_BV, axis=-1).astype(jnp.int32)
 
