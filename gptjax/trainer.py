@@ -14,11 +14,11 @@ from gptjax.console import say
 from gptjax.errors import UserError
 from gptjax.models.linear import compute_dtype, matmul_dtype
 from gptjax.parallel.mesh import Layout, copies_pay
+from gptjax.progress import RunProgress
 from gptjax.report.live import LiveReport
 from gptjax.tasks.protocols import Task
 from gptjax.training.loop import Outcome, abstract_state, initial_state, train
 from gptjax.training.metrics import MetricsLog, Tracker, read_metrics
-from gptjax.training.progress import RunProgress
 
 
 def train_run(config: Config, workdir: Path, *, command: str = '') -> Outcome | None:

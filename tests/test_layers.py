@@ -15,7 +15,7 @@ LAYERS = (
     ('training', 'generation'),
     ('run_files', 'manifest', 'starts', 'pages', 'interop', 'explain', 'report'),
     ('tasks',),
-    ('run', 'trainer', 'trackers', 'recipes'),
+    ('run', 'trainer', 'trackers', 'progress', 'recipes'),
     ('modes',),
     ('command_line', 'cli'),
 )

@@ -24,7 +24,7 @@ class Rows(flax.struct.PyTreeNode):
 
     cache: Cache
     logits_BV: jax.Array  # float32, of the next token
-    seen_BV: jax.Array  # bool, the tokens of the text so far
+    counts_BV: jax.Array  # int32, how often each token is in the text so far
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'batch_size', 'slots'))
@@ -32,7 +32,7 @@ def empty_rows(model: Decoder, batch_size: int, slots: int) -> Rows:
     """Rows without any text, in one program: array by array takes a millisecond and a half."""
     shape = (batch_size, model.vocab_size)
     cache = Cache.empty(model.config, batch_size, slots)
-    return Rows(cache, jnp.zeros(shape), jnp.zeros(shape, bool))
+    return Rows(cache, jnp.zeros(shape), jnp.zeros(shape, jnp.int32))
 
 
 class Contexts(flax.struct.PyTreeNode):
@@ -40,7 +40,16 @@ class Contexts(flax.struct.PyTreeNode):
 
     tokens_RT: np.ndarray
     pos_RT: np.ndarray
-    seen_RV: np.ndarray  # bool, the tokens of the whole text of each
+    counts_RV: np.ndarray  # int32, how often each token is in the whole text
+
+
+class Drawn(flax.struct.PyTreeNode):
+    """What was drawn in K steps. Log-probabilities are the model's, before any rule."""
+
+    tokens_KB: jax.Array
+    scores_KB: jax.Array  # log-probabilities of the tokens, if asked for
+    likeliest_KBN: jax.Array  # ids of the N likeliest tokens, if asked for
+    likeliest_scores_KBN: jax.Array
 
 
 class Counters(flax.struct.PyTreeNode):
@@ -65,7 +74,7 @@ def begin(model: Decoder, params: dict, contexts: Contexts, slot: Array, slots: 
         return jnp.roll(leaf, slot - width, axis=1) if leaf.ndim else jnp.int32(slot)
 
     cache = jax.tree.map(moved, grown(fresh, slots))
-    return Rows(cache, logits_RV, jnp.asarray(contexts.seen_RV))
+    return Rows(cache, logits_RV, jnp.asarray(contexts.counts_RV))
 
 
 @functools.partial(jax.jit, static_argnames='model', donate_argnames='rows')
@@ -111,7 +120,9 @@ def grown(cache: Cache, slots: int) -> Cache:
     return wide.replace(pos_BS=wider(cache.pos_BS, NO_POSITION), slot=jnp.int32(used))
 
 
-@functools.partial(jax.jit, static_argnames=('model', 'chunk', 'banned'), donate_argnames='rows')
+@functools.partial(
+    jax.jit, static_argnames=('model', 'chunk', 'banned', 'likeliest'), donate_argnames='rows'
+)
 def decode_chunk(
     model: Decoder,
     params: dict,
@@ -122,7 +133,8 @@ def decode_chunk(
     scores: np.bool_,
     chunk: int,
     banned: tuple[int, ...] = (),
-) -> tuple[Rows, jax.Array, jax.Array]:
+    likeliest: int = 0,
+) -> tuple[Rows, Drawn]:
     """Draws up to `chunk` tokens for each row.
 
     Args:
@@ -133,12 +145,12 @@ def decode_chunk(
       scores: whether log-probabilities are wanted; otherwise they may be zero.
       chunk: steps of the scan.
       banned: ids that are never drawn.
+      likeliest: how many of the likeliest tokens are told beside each that is drawn.
 
     Returns:
-      The rows, the tokens (chunk, B), of which a row's first `wanted_B` count, and their
-      log-probabilities under the model, before any rule.
+      The rows, and what was drawn, of which a row's first `wanted_B` entries count.
     """
-    shape = (chunk, *rows.logits_BV.shape)
+    batch, vocab_size = rows.logits_BV.shape
 
     def draw_noise() -> jax.Array:
         # All noise of the chunk at once: on a CPU each draw is a loop of a hundred tiny programs.
@@ -146,43 +158,44 @@ def decode_chunk(
             counters.seed_B, counters.sample_B
         )
         count_KB = counters.drawn_B + jnp.arange(chunk)[:, None]
-        return jax.vmap(gumbel_noise, (None, 0, None))(key_B, count_KB, model.vocab_size)
+        return jax.vmap(gumbel_noise, (None, 0, None))(key_B, count_KB, vocab_size)
 
-    gumbel_KBV = jax.lax.cond(rules.draws, draw_noise, lambda: jnp.zeros(shape))
+    no_noise = functools.partial(jnp.zeros, (chunk, batch, vocab_size))
+    gumbel_KBV = jax.lax.cond(rules.draws, draw_noise, no_noise)
 
-    def step(rows: Rows, i_and_gumbel: tuple) -> tuple[Rows, tuple[jax.Array, jax.Array]]:
+    def step(rows: Rows, i_and_gumbel: tuple) -> tuple[Rows, Drawn]:
         i, gumbel_BV = i_and_gumbel
         active_B = i < counters.wanted_B
         logits_BV = rows.logits_BV
         if banned:
             logits_BV = logits_BV.at[:, banned].set(-jnp.inf)
 
-        def by_rules() -> tuple[jax.Array, jax.Array, jax.Array]:
-            token_B = choose(logits_BV, rules, gumbel_BV, rows.seen_BV)
-            seen_BV = rows.seen_BV.at[jnp.arange(shape[1]), token_B].max(active_B)
-            return token_B, log_probability(rows.logits_BV, token_B), seen_BV
+        def by_rules() -> tuple[Drawn, jax.Array]:
+            token_B = choose(logits_BV, rules, gumbel_BV, rows.counts_BV)
+            # Not by indexing, which XLA's CPU backend makes a loop over rows.
+            is_token_BV = jnp.arange(vocab_size) == token_B[:, None]
+            counts_BV = rows.counts_BV + (is_token_BV & active_B[:, None])
+            chosen_B = jnp.sum(jnp.where(is_token_BV, rows.logits_BV, 0), axis=-1)
+            top_BN, ids_BN = jax.lax.top_k(rows.logits_BV, likeliest)
+            total_B = jax.nn.logsumexp(rows.logits_BV, axis=-1)
+            scores = chosen_B - total_B, ids_BN, top_BN - total_B[:, None]
+            return Drawn(token_B, *scores), counts_BV
 
-        def plainly() -> tuple[jax.Array, jax.Array, jax.Array]:
-            scaled_BV = scaled(logits_BV, rules.temperature_B)
-            return draw(scaled_BV, rules, gumbel_BV), jnp.zeros(shape[1]), rows.seen_BV
+        def plainly() -> tuple[Drawn, jax.Array]:
+            token_B = draw(scaled(logits_BV, rules.temperature_B), rules, gumbel_BV)
+            nothing = jnp.zeros((batch, likeliest), jnp.int32)
+            return Drawn(token_B, jnp.zeros(batch), nothing, nothing * 0.0), rows.counts_BV
 
         # One branch for all that a plain draw does without, since each costs time at every step.
-        token_B, score_B, seen_BV = jax.lax.cond(rules.adjusts | scores, by_rules, plainly)
+        drawn, counts_BV = jax.lax.cond(rules.adjusts | scores, by_rules, plainly)
         pos_B = jnp.where(active_B, counters.length_B + i, NO_POSITION)
-        logits_BTV, cache = apply(model, params, token_B[:, None], pos_B[:, None], rows.cache)
+        logits_BTV, cache = apply(
+            model, params, drawn.tokens_KB[:, None], pos_B[:, None], rows.cache
+        )
         logits_BV = jnp.where(active_B[:, None], next_logits(model, logits_BTV), rows.logits_BV)
-        return Rows(cache, logits_BV, seen_BV), (token_B, score_B)
+        return Rows(cache, logits_BV, counts_BV), drawn
 
-    rows, (tokens_KB, scores_KB) = jax.lax.scan(step, rows, (jnp.arange(chunk), gumbel_KBV))
-    return rows, tokens_KB, scores_KB
-
-
-def log_probability(logits_BV: jax.Array, token_B: jax.Array) -> jax.Array:
-    """Log-probabilities (B,) of tokens in the softmax of the logits."""
-    # Not by indexing, which XLA's CPU backend makes a loop over rows.
-    is_token_BV = jnp.arange(logits_BV.shape[1]) == token_B[:, None]
-    chosen_B = jnp.sum(jnp.where(is_token_BV, logits_BV, 0), axis=-1)
-    return chosen_B - jax.nn.logsumexp(logits_BV, axis=-1)
+    return jax.lax.scan(step, rows, (jnp.arange(chunk), gumbel_KBV))
 
 
 def next_logits(model: Decoder, logits_BTV: jax.Array) -> jax.Array:

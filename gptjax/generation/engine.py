@@ -14,6 +14,8 @@ from gptjax.config import SampleConfig
 from gptjax.generation.decode import (
     Contexts,
     Counters,
+    Drawn,
+    Rows,
     begin,
     decode_chunk,
     empty_rows,
@@ -38,7 +40,9 @@ class Piece:
     tokens: tuple[int, ...]
     text: str
     finish: str | None = None  # 'stop' (an end token or stop string), 'length', or None: goes on
-    scores: tuple[float, ...] | None = None  # log-probabilities of the tokens, if asked for
+    # If asked for: log-probabilities of the tokens; (id, log-probability) of the likeliest ones.
+    scores: tuple[float, ...] | None = None
+    likeliest: tuple[tuple[tuple[int, float], ...], ...] = ()
 
 
 @dataclasses.dataclass(eq=False)
@@ -53,7 +57,8 @@ class _Request:
     budget: int
     scores: bool
     text: TextStream | None
-    length: int = 0  # tokens in the context; 0 before the first one is placed
+    length: int = 0  # tokens in the context
+    placed: bool = False  # the context is on the devices
     drawn: int = 0
 
 
@@ -74,6 +79,7 @@ class Engine:
         tokenizer: Tokenizer | None = None,
         layout: Layout | None = None,
         slots: int = 0,
+        likeliest: int = 0,
     ) -> None:
         """Computes nothing yet.
 
@@ -85,17 +91,19 @@ class Engine:
           tokenizer: turns tokens into text and names ids that are never drawn; None gives no text.
           layout: splits the rows over several devices.
           slots: size of the cache; 0 grows it with the requests, which compiles anew each time.
+          likeliest: tokens that are told beside each one of a request with scores.
         """
         self._model, self._params = model, params
         self._chunk, self._tokenizer = chunk, tokenizer
         self._banned = tokenizer.banned if tokenizer else ()
         self._put_first = layout.put if layout is not None else lambda arrays: arrays
         self._put = self._put_first if layout and layout.rows > 1 else lambda arrays: arrays
-        self._slots, self._device_rows = slots, None
+        self._slots, self._likeliest = slots, likeliest
+        self._device_rows: Rows | None = None
         self._block_size = model.config.block_size
         self._rows: list[_Request | None] = [None] * rows
         self._queue: deque[_Request] = deque()
-        self._rules, self._row_rules = [PLAIN] * rows, RowRules.of([PLAIN] * rows)
+        self._rules: list[Rules] = []
         self._slot, self._next_id = 0, 0
 
     def submit(
@@ -158,7 +166,7 @@ class Engine:
             (r.seed, r.sample, r.length, r.drawn, self._wanted(r)) if r else (0,) * 5 for r in rows
         ]
         counters = Counters(*np.array(counts, np.int32).T)
-        self._device_rows, tokens_KB, scores_KB = decode_chunk(
+        self._device_rows, drawn = decode_chunk(
             self._model,
             self._params,
             self._device_rows,
@@ -167,24 +175,25 @@ class Engine:
             scores=np.bool_(any(r and r.scores for r in rows)),
             chunk=self._chunk,
             banned=self._banned,
+            likeliest=self._likeliest,
         )
         self._slot = (self._slot + self._chunk) % self._slots
-        tokens_BK = np.asarray(tokens_KB).T.tolist()
-        scores_BK = np.asarray(scores_KB).T
+        tokens_BK = np.asarray(drawn.tokens_KB).T.tolist()
         pieces = []
         for row, request in enumerate(rows):
             if request:
-                pieces.append(self._advance(request, tokens_BK[row], scores_BK[row]))
+                piece = self._advance(request, tokens_BK[row])
+                pieces.append(with_scores(piece, drawn, row) if request.scores else piece)
                 if pieces[-1].finish:
                     rows[row] = None
         return pieces
 
     def _wanted(self, request: _Request) -> int:
         """Tokens to draw for a request in the next chunk."""
-        space = self._block_size - request.length
+        space = self._block_size - request.length if request.placed else 0
         return min(request.budget - request.drawn, space, self._chunk)
 
-    def _advance(self, request: _Request, ids: list[int], scores: np.ndarray) -> Piece:
+    def _advance(self, request: _Request, ids: list[int]) -> Piece:
         """The piece of a request whose row drew these ids."""
         ids, text = self._consume(request, ids[: self._wanted(request)])
         request.history += ids
@@ -194,8 +203,7 @@ class Engine:
         if finish is None and request.drawn >= request.budget:
             finish = 'length'
             text += request.text.finish() if request.text else ''
-        logs = tuple(scores[: len(ids)].tolist()) if request.scores else None
-        return Piece(request.id, tuple(ids), text, finish, logs)
+        return Piece(request.id, tuple(ids), text, finish)
 
     def _consume(self, request: _Request, ids: list[int]) -> tuple[list[int], str]:
         """The ids up to the end of the text, and their text."""
@@ -220,15 +228,17 @@ class Engine:
                 self._rows[row] = self._queue.popleft()
         rules = [request.rules if request else PLAIN for request in self._rows]
         if rules != self._rules:
-            self._rules, self._row_rules = rules, self._put(RowRules.of(rules))
+            row_rules = RowRules.of(rules, self._model.vocab_size)
+            self._rules, self._row_rules = rules, self._put(row_rules)
         replaced = {
             row: request
             for row, request in enumerate(self._rows)
-            if request and (not request.length or request.length >= self._block_size)
+            if request and (not request.placed or request.length >= self._block_size)
         }
+        for request in replaced.values():
+            request.placed = False
+            request.length = kept_length(len(request.history), self._block_size)
         if replaced:
-            for request in replaced.values():
-                request.length = kept_length(len(request.history), self._block_size)
             self._place(replaced)
 
     def _place(self, replaced: dict[int, _Request]) -> None:
@@ -242,13 +252,14 @@ class Engine:
         tokens_RT = np.zeros((n_new, width), np.int32)
         pos_RT = np.full((n_new, width), NO_POSITION, np.int32)
         pos_RT[:, -1] = 0
-        seen_RV = np.zeros((n_new, self._model.vocab_size), bool)
+        counts_RV = np.zeros((n_new, self._model.vocab_size), np.int32)
         for row, request in replaced.items():
             i, n = source_B[row], request.length
             tokens_RT[i, width - n :] = request.history[-n:]
             pos_RT[i, width - n :] = np.arange(n)
-            seen_RV[i, request.history] = True
-        contexts = Contexts(tokens_RT, pos_RT, seen_RV)
+            counts_RV[i] = np.bincount(request.history, minlength=counts_RV.shape[1])
+            request.placed = True
+        contexts = Contexts(tokens_RT, pos_RT, counts_RV)
         if n_new == batch:
             contexts = self._put(contexts)
         no_others = len(replaced) == self.active
@@ -272,6 +283,18 @@ class Engine:
             self._slot = self._slots
             self._device_rows = widen(self._device_rows, slots)
         self._slots = slots
+
+
+def with_scores(piece: Piece, drawn: Drawn, row: int) -> Piece:
+    """The piece with the log-probabilities that were computed for its row."""
+    n = len(piece.tokens)
+    ids_KN, scores_KN = drawn.likeliest_KBN[:n, row], drawn.likeliest_scores_KBN[:n, row]
+    pairs = zip(ids_KN.tolist(), scores_KN.tolist(), strict=True)
+    return dataclasses.replace(
+        piece,
+        scores=tuple(drawn.scores_KB[:n, row].tolist()),
+        likeliest=tuple(tuple(zip(*pair, strict=True)) for pair in pairs),
+    )
 
 
 def submit_all(

@@ -27,11 +27,16 @@ class Rules:
     top_p: float = 1.0  # 1 is off
     min_p: float = 0.0  # 0 is off
     repetition_penalty: float = 1.0  # 1 is off
+    # Added to logits, as OpenAI defines them; only the server has these. 0 is off.
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()  # (token id, what is added)
 
     @classmethod
     def from_config(cls, config: SampleConfig) -> 'Rules':
         """The rules of the knobs of `sample`."""
-        return cls(**{field.name: getattr(config, field.name) for field in dataclasses.fields(cls)})
+        names = ('temperature', 'top_k', 'top_p', 'min_p', 'repetition_penalty')
+        return cls(**{name: getattr(config, name) for name in names})
 
 
 class RowRules(flax.struct.PyTreeNode):
@@ -45,20 +50,30 @@ class RowRules(flax.struct.PyTreeNode):
     top_p_B: np.ndarray
     min_p_B: np.ndarray
     repetition_penalty_B: np.ndarray
+    presence_penalty_B: np.ndarray
+    frequency_penalty_B: np.ndarray
+    bias_BV: jax.Array
     draws: np.bool_  # a row is not greedy
     adjusts: np.bool_  # a row has another rule than the temperature
     truncates: np.bool_  # a row has top-k or top-p, which sort the vocabulary
 
     @classmethod
-    def of(cls, rows: Sequence[Rules]) -> 'RowRules':
-        """The rules of rows as arrays."""
+    def of(cls, rows: Sequence[Rules], vocab_size: int = 1) -> 'RowRules':
+        """The rules of rows as arrays; logit_bias needs the vocabulary's size."""
 
         def array(name: str, dtype: type = np.float32) -> np.ndarray:
             return np.array([getattr(rules, name) for rules in rows], dtype)
 
         top_k_B, top_p_B = array('top_k', np.int32), array('top_p')
         min_p_B, penalty_B = array('min_p'), array('repetition_penalty')
+        presence_B, frequency_B = array('presence_penalty'), array('frequency_penalty')
+        bias_BV = jnp.zeros((len(rows), vocab_size))
+        biased = [(i, *entry) for i, rules in enumerate(rows) for entry in rules.logit_bias]
+        if biased:
+            row_N, id_N, added_N = zip(*biased, strict=True)
+            bias_BV = bias_BV.at[np.array(row_N), np.array(id_N)].set(np.array(added_N))
         truncates = np.bool_(top_k_B.any() or (top_p_B < 1).any())
+        shifts = presence_B.any() or frequency_B.any() or biased
         temperature_B = array('temperature')
         return cls(
             temperature_B,
@@ -66,30 +81,36 @@ class RowRules(flax.struct.PyTreeNode):
             top_p_B,
             min_p_B,
             penalty_B,
+            presence_B,
+            frequency_B,
+            bias_BV,
             draws=np.bool_(temperature_B.any()),
-            adjusts=np.bool_(truncates or min_p_B.any() or (penalty_B != 1).any()),
+            adjusts=np.bool_(truncates or shifts or min_p_B.any() or (penalty_B != 1).any()),
             truncates=truncates,
         )
 
 
 def choose(
-    logits_BV: jax.Array, rules: RowRules, gumbel_BV: jax.Array, seen_BV: jax.Array
+    logits_BV: jax.Array, rules: RowRules, gumbel_BV: jax.Array, counts_BV: jax.Array
 ) -> jax.Array:
     """Draws one token for each row.
 
-    The rules apply in this order: repetition penalty, temperature, top-k, top-p, min-p. The
-    likeliest token after Gumbel noise is added is a draw from the softmax (Gumbel, 1954).
+    The rules apply in this order: repetition penalty, bias with presence and frequency penalties,
+    temperature, top-k, top-p, min-p. The likeliest token after Gumbel noise is added is a draw from
+    the softmax (Gumbel, 1954).
 
     Args:
       logits_BV: float32, of the model.
       rules: what to apply in each row.
       gumbel_BV: noise, not used in greedy rows.
-      seen_BV: True for the tokens that the row already has.
+      counts_BV: how often the row already has each token, or just whether it has it.
 
     Returns:
       (B,) int32.
     """
-    logits_BV = penalize_repetition(logits_BV, seen_BV, rules.repetition_penalty_B)
+    logits_BV = penalize_repetition(logits_BV, counts_BV > 0, rules.repetition_penalty_B)
+    logits_BV += rules.bias_BV - rules.frequency_penalty_B[:, None] * counts_BV
+    logits_BV -= rules.presence_penalty_B[:, None] * (counts_BV > 0)
     logits_BV = jax.lax.cond(
         rules.truncates,
         lambda x_BV: truncate(x_BV, rules.top_k_B, rules.top_p_B),

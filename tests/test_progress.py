@@ -4,9 +4,9 @@ import io
 import sys
 import types
 
+from gptjax import progress
 from gptjax.console import say
-from gptjax.training import progress
-from gptjax.training.progress import RunProgress
+from gptjax.progress import RunProgress
 
 ROW = {'step': 50, 'train_loss': 2.3456, 'step_ms': 20.0, 'tokens_per_s': 12345.6}
 
