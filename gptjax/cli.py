@@ -28,6 +28,7 @@ MODES = {
     'data': 'gptjax.modes.data',
     'explain': 'gptjax.modes.explain',
     'report': 'gptjax.modes.report',
+    'serve': 'gptjax.modes.serve',
     'bench': 'gptjax.modes.bench.run',
     'import': 'gptjax.modes.import_hf',
     'export': 'gptjax.modes.export_hf',
@@ -52,9 +53,16 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
         'live', True, 'Of --mode=explain: put a small model into the page as well.', **both
     )
     flags.DEFINE_multi_string(
-        'against', [], 'Of --mode=report: another work directory; may be repeated.', **both
+        'against', [], 'Of --mode=report, serve: another work directory; may be repeated.', **both
     )
     flags.DEFINE_bool('verify', False, 'Of --mode=report: evaluate again and compare.', **both)
+    flags.DEFINE_string('host', '127.0.0.1', 'Of --mode=serve: the address.', **both)
+    flags.DEFINE_integer('port', 8000, 'Of --mode=serve; 0 picks a free one.', **both)
+    flags.DEFINE_integer('slots', 16, 'Of --mode=serve: texts generated at a time.', **both)
+    flags.DEFINE_string('token_file', '', 'Of --mode=serve: requests need this token.', **both)
+    flags.DEFINE_string(
+        'allow_origin', '', 'Of --mode=serve: another origin whose pages may call.', **both
+    )
     flags.DEFINE_bool(
         'compilation_cache', True, 'Keep compiled programs in the cache folder.', **both
     )
@@ -80,7 +88,7 @@ def run_mode(argv: list[str]) -> int:
     command_line.check_workdir(workdir)
     if values.compilation_cache:
         devices.keep_compiled(files.user_cache() / 'compiled')
-    from gptjax.modes.request import Request
+    from gptjax.modes.request import Request, ServeFlags
 
     request = Request(
         config=config,
@@ -95,5 +103,8 @@ def run_mode(argv: list[str]) -> int:
         against=tuple(values.against),
         verify=values.verify,
         live=values.live,
+        serve=ServeFlags(
+            values.host, values.port, values.slots, values.token_file, values.allow_origin
+        ),
     )
     return importlib.import_module(MODES[values.mode]).run(request)

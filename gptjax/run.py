@@ -68,7 +68,7 @@ class Run:
 
     def stream(self, prompts: Sequence[str], **sampling: Any) -> Iterator[Piece]:
         """As `generate`, piece by piece: `Piece.id` is the number of the row."""
-        config = self._sampling(sampling)
+        config = self.sampling(sampling)
         return self.task.stream(self.params, self.task.prompts(prompts), config)
 
     def evaluate(self, text: str | Path | None = None) -> Report:
@@ -98,7 +98,7 @@ class Run:
                 'an explanation is of a prompt, or of a prompt and its continuation, not of '
                 f'{texts}; give one or two strings'
             )
-        config = self._sampling(sampling)
+        config = self.sampling(sampling)
         title = f'{self.config.name}, step {self.step}'
         given = texts or self.task.prompts(())[:1]
         explained = self.task.explain(self.params, given, config, title)
@@ -131,7 +131,7 @@ class Run:
                     found = run_files.restore_step(self.task, self.workdir, step, self.layout)
                     yield step, found.params
 
-    def _sampling(self, knobs: dict[str, Any]) -> SampleConfig:
+    def sampling(self, knobs: dict[str, Any]) -> SampleConfig:
         """The run's sampling with other values of some knobs, which the task must read."""
         names = [field.name for field in dataclasses.fields(SampleConfig)]
         if unknown := [name for name in knobs if name not in names]:

@@ -16,6 +16,7 @@ LAYERS = (
     ('run_files', 'manifest', 'starts', 'pages', 'interop', 'explain', 'report'),
     ('tasks',),
     ('run', 'trainer', 'trackers', 'progress', 'recipes'),
+    ('serve',),
     ('modes',),
     ('command_line', 'cli'),
 )

@@ -90,24 +90,24 @@ def place(
       source_B: which context each row gets; -1: it keeps its own.
       slot: the slot that is written next; other rows must not be in use if it changes.
     """
-    new, batch = begin(model, params, contexts, slot, rows.cache.pos_BS.shape[1]), len(source_B)
+    return merge(begin(model, params, contexts, slot, rows.cache.pos_BS.shape[1]), rows, source_B)
 
-    def merge(new: jax.Array, old: jax.Array) -> jax.Array:  # (R x n, ...), (B x n, ...)
+
+def merge(new: Rows, rows: Rows, source_B: Array) -> Rows:
+    """The rows with row source_B[b] of `new` as row b, unless that is -1."""
+    n_new, batch = len(new.logits_BV), len(source_B)
+
+    def chosen(new: jax.Array, old: jax.Array) -> jax.Array:  # (R x n, ...), (B x n, ...)
         if not old.ndim:
             return new
-        grouped = new.reshape(len(contexts.tokens_RT), -1, *new.shape[1:])[source_B]
+        grouped = new.reshape(n_new, -1, *new.shape[1:])[source_B]
         replaced = jnp.repeat(source_B >= 0, len(old) // batch).reshape(-1, *[1] * (old.ndim - 1))
         return jnp.where(replaced, grouped.reshape(old.shape), old)
 
-    return jax.tree.map(merge, new, rows)
+    return jax.tree.map(chosen, new, rows)
 
 
 @functools.partial(jax.jit, static_argnames='slots')
-def widen(rows: Rows, slots: int) -> Rows:
-    """The same rows with more slots."""
-    return rows.replace(cache=grown(rows.cache, slots))
-
-
 def grown(cache: Cache, slots: int) -> Cache:
     """The cache with more slots, after those that it has, oldest first."""
     used = cache.pos_BS.shape[1]

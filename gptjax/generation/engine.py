@@ -6,7 +6,7 @@ generation, streaming and serving are this engine; there is no other way of deco
 
 import dataclasses
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -19,8 +19,8 @@ from gptjax.generation.decode import (
     begin,
     decode_chunk,
     empty_rows,
+    grown,
     place,
-    widen,
 )
 from gptjax.generation.rules import RowRules, Rules
 from gptjax.generation.text_stream import TextStream
@@ -46,7 +46,7 @@ class Piece:
 
 
 @dataclasses.dataclass(eq=False)
-class _Request:
+class Request:
     """A prompt and how it goes on; `history` holds all of its tokens."""
 
     id: int
@@ -98,11 +98,11 @@ class Engine:
         self._banned = tokenizer.banned if tokenizer else ()
         self._put_first = layout.put if layout is not None else lambda arrays: arrays
         self._put = self._put_first if layout and layout.rows > 1 else lambda arrays: arrays
-        self._slots, self._likeliest = slots, likeliest
+        self._slots, self.likeliest = slots, likeliest
         self._device_rows: Rows | None = None
         self._block_size = model.config.block_size
-        self._rows: list[_Request | None] = [None] * rows
-        self._queue: deque[_Request] = deque()
+        self._rows: list[Request | None] = [None] * rows
+        self._queue: deque[Request] = deque()
         self._rules: list[Rules] = []
         self._slot, self._next_id = 0, 0
 
@@ -132,7 +132,7 @@ class Engine:
         text = TextStream(self._tokenizer, stop, history[-1]) if self._tokenizer else None
         number, self._next_id = self._next_id, self._next_id + 1
         self._queue.append(
-            _Request(number, history, rules, seed, sample, max_new_tokens, scores, text)
+            Request(number, history, rules, seed, sample, max_new_tokens, scores, text)
         )
         return number
 
@@ -159,9 +159,9 @@ class Engine:
     def step(self) -> list[Piece]:
         """Admits requests, advances all rows by a chunk, and returns the new piece of each."""
         self._admit()
-        if not self.active:
-            return []
         rows = self._rows
+        if not any(r and r.placed for r in rows):
+            return []
         counts = [
             (r.seed, r.sample, r.length, r.drawn, self._wanted(r)) if r else (0,) * 5 for r in rows
         ]
@@ -175,7 +175,7 @@ class Engine:
             scores=np.bool_(any(r and r.scores for r in rows)),
             chunk=self._chunk,
             banned=self._banned,
-            likeliest=self._likeliest,
+            likeliest=self.likeliest,
         )
         self._slot = (self._slot + self._chunk) % self._slots
         tokens_BK = np.asarray(drawn.tokens_KB).T.tolist()
@@ -188,12 +188,12 @@ class Engine:
                     rows[row] = None
         return pieces
 
-    def _wanted(self, request: _Request) -> int:
+    def _wanted(self, request: Request) -> int:
         """Tokens to draw for a request in the next chunk."""
         space = self._block_size - request.length if request.placed else 0
         return min(request.budget - request.drawn, space, self._chunk)
 
-    def _advance(self, request: _Request, ids: list[int]) -> Piece:
+    def _advance(self, request: Request, ids: list[int]) -> Piece:
         """The piece of a request whose row drew these ids."""
         ids, text = self._consume(request, ids[: self._wanted(request)])
         request.history += ids
@@ -205,7 +205,7 @@ class Engine:
             text += request.text.finish() if request.text else ''
         return Piece(request.id, tuple(ids), text, finish)
 
-    def _consume(self, request: _Request, ids: list[int]) -> tuple[list[int], str]:
+    def _consume(self, request: Request, ids: list[int]) -> tuple[list[int], str]:
         """The ids up to the end of the text, and their text."""
         stream = request.text
         if stream is None:
@@ -241,25 +241,17 @@ class Engine:
         if replaced:
             self._place(replaced)
 
-    def _place(self, replaced: dict[int, _Request]) -> None:
+    def _place(self, replaced: dict[int, Request]) -> None:
         """Computes the contexts of these rows on the devices."""
-        width = min(_bucket(max(r.length for r in replaced.values())), self._block_size)
+        n_new, width = self._shape(len(replaced), max(r.length for r in replaced.values()))
         self._make_slots(width)
         batch = len(self._rows)
-        n_new = min(_bucket(len(replaced), 1), batch)
         source_B = np.full(batch, -1, np.int32)
         source_B[list(replaced)] = list(replaced) if n_new == batch else range(len(replaced))
-        tokens_RT = np.zeros((n_new, width), np.int32)
-        pos_RT = np.full((n_new, width), NO_POSITION, np.int32)
-        pos_RT[:, -1] = 0
-        counts_RV = np.zeros((n_new, self._model.vocab_size), np.int32)
-        for row, request in replaced.items():
-            i, n = source_B[row], request.length
-            tokens_RT[i, width - n :] = request.history[-n:]
-            pos_RT[i, width - n :] = np.arange(n)
-            counts_RV[i] = np.bincount(request.history, minlength=counts_RV.shape[1])
+        numbered = {source_B[row]: request for row, request in replaced.items()}
+        contexts = contexts_of(numbered, n_new, width, self._model.vocab_size)
+        for request in replaced.values():
             request.placed = True
-        contexts = Contexts(tokens_RT, pos_RT, counts_RV)
         if n_new == batch:
             contexts = self._put(contexts)
         no_others = len(replaced) == self.active
@@ -274,6 +266,10 @@ class Engine:
         rows = self._device_rows or self._put_first(empty_rows(self._model, batch, self._slots))
         self._device_rows = place(self._model, self._params, rows, contexts, source_B, slot)
 
+    def _shape(self, n: int, longest: int) -> tuple[int, int]:
+        """Rows and width of the program that computes n contexts."""
+        return min(_bucket(n, 1), len(self._rows)), min(_bucket(longest), self._block_size)
+
     def _make_slots(self, width: int) -> None:
         """Makes the cache large enough for the requests in the rows."""
         needed = max(len(r.history) + r.budget - r.drawn for r in self._rows if r)
@@ -281,19 +277,36 @@ class Engine:
         slots = max(self._slots, min(_bucket(max(needed, width) + self._chunk), most))
         if self._device_rows is not None and slots > self._slots:
             self._slot = self._slots
-            self._device_rows = widen(self._device_rows, slots)
+            cache = grown(self._device_rows.cache, slots)
+            self._device_rows = self._device_rows.replace(cache=cache)
         self._slots = slots
+
+
+def contexts_of(requests: Mapping[int, Request], n: int, width: int, vocab_size: int) -> Contexts:
+    """The contexts of requests, by their numbers among n."""
+    tokens_RT = np.zeros((n, width), np.int32)
+    pos_RT = np.full((n, width), NO_POSITION, np.int32)
+    pos_RT[:, -1] = 0
+    counts_RV = np.zeros((n, vocab_size), np.int32)
+    for i, request in requests.items():
+        length = request.length
+        tokens_RT[i, width - length :] = request.history[-length:]
+        pos_RT[i, width - length :] = np.arange(length)
+        counts_RV[i] = np.bincount(request.history, minlength=vocab_size)
+    return Contexts(tokens_RT, pos_RT, counts_RV)
 
 
 def with_scores(piece: Piece, drawn: Drawn, row: int) -> Piece:
     """The piece with the log-probabilities that were computed for its row."""
     n = len(piece.tokens)
-    ids_KN, scores_KN = drawn.likeliest_KBN[:n, row], drawn.likeliest_scores_KBN[:n, row]
-    pairs = zip(ids_KN.tolist(), scores_KN.tolist(), strict=True)
+    scores, *both = (
+        np.asarray(x)[:n, row].tolist()
+        for x in (drawn.scores_KB, drawn.likeliest_KBN, drawn.likeliest_scores_KBN)
+    )
     return dataclasses.replace(
         piece,
-        scores=tuple(drawn.scores_KB[:n, row].tolist()),
-        likeliest=tuple(tuple(zip(*pair, strict=True)) for pair in pairs),
+        scores=tuple(scores),
+        likeliest=tuple(tuple(zip(*one, strict=True)) for one in zip(*both, strict=True)),
     )
 
 

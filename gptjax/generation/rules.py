@@ -67,13 +67,12 @@ class RowRules(flax.struct.PyTreeNode):
         top_k_B, top_p_B = array('top_k', np.int32), array('top_p')
         min_p_B, penalty_B = array('min_p'), array('repetition_penalty')
         presence_B, frequency_B = array('presence_penalty'), array('frequency_penalty')
-        bias_BV = jnp.zeros((len(rows), vocab_size))
-        biased = [(i, *entry) for i, rules in enumerate(rows) for entry in rules.logit_bias]
-        if biased:
-            row_N, id_N, added_N = zip(*biased, strict=True)
-            bias_BV = bias_BV.at[np.array(row_N), np.array(id_N)].set(np.array(added_N))
+        bias_BV = np.zeros((len(rows), vocab_size), np.float32)
+        for row, rules in enumerate(rows):
+            for token, added in rules.logit_bias:
+                bias_BV[row, token] = added
         truncates = np.bool_(top_k_B.any() or (top_p_B < 1).any())
-        shifts = presence_B.any() or frequency_B.any() or biased
+        shifts = presence_B.any() or frequency_B.any() or bias_BV.any()
         temperature_B = array('temperature')
         return cls(
             temperature_B,
@@ -83,7 +82,7 @@ class RowRules(flax.struct.PyTreeNode):
             penalty_B,
             presence_B,
             frequency_B,
-            bias_BV,
+            jnp.asarray(bias_BV),
             draws=np.bool_(temperature_B.any()),
             adjusts=np.bool_(truncates or shifts or min_p_B.any() or (penalty_B != 1).any()),
             truncates=truncates,

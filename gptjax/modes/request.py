@@ -9,6 +9,17 @@ from gptjax.errors import UserError
 from gptjax.run import Run
 
 
+@dataclasses.dataclass(frozen=True)
+class ServeFlags:
+    """Of --mode=serve."""
+
+    host: str = '127.0.0.1'
+    port: int = 8000
+    slots: int = 16
+    token_file: str = ''
+    allow_origin: str = ''
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
     """The command line, understood."""
@@ -23,8 +34,9 @@ class Request:
     target: str = ''  # of --mode=export
     html: str = ''  # of --mode=sample, explain and report
     live: bool = True  # of --mode=explain
-    against: tuple[str, ...] = ()  # of --mode=report
+    against: tuple[str, ...] = ()  # of --mode=report and serve
     verify: bool = False  # of --mode=report
+    serve: ServeFlags = ServeFlags()
 
 
 def open_run(request: Request) -> Run:

@@ -190,12 +190,16 @@ class LanguageModel(base.LossTask):
 
     def engine(self, params: dict, config: SampleConfig, *, rows: int) -> Engine:
         """An engine for this model, with `rows` rows split over the devices where that pays."""
-        copies = copies_pay_in_decoding(base.count(params), rows)
-        layout = Layout(MeshConfig(), rows, copies=copies)
-        variables = layout.copy(self.weights(params, config))
+        variables, layout = self.placed(params, config, rows=rows)
         calls = -(-config.max_new_tokens // config.chunk)
         shape = {'rows': rows, 'chunk': -(-config.max_new_tokens // calls)}  # No steps left over.
         return Engine(self.model, variables, **shape, tokenizer=self.tokenizer, layout=layout)
+
+    def placed(self, params: dict, config: SampleConfig, *, rows: int) -> tuple[dict, Layout]:
+        """The variables on the devices that decode `rows` rows, and how these are split."""
+        copies = copies_pay_in_decoding(base.count(params), rows)
+        layout = Layout(MeshConfig(), rows, copies=copies)
+        return layout.copy(self.weights(params, config)), layout
 
     def forward(self, params: dict, text: str, *, attention: bool = False) -> inspection.Forward:
         """The logits after each token of a text, and with `attention` all attention weights."""

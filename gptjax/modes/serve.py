@@ -1,0 +1,83 @@
+"""--mode=serve: a playground in the browser and OpenAI's completions, for trained models."""
+
+import asyncio
+import signal
+import socket
+from pathlib import Path
+from types import FrameType
+
+from gptjax import extras
+from gptjax.console import say
+from gptjax.errors import UserError
+from gptjax.modes.request import Request, open_run
+from gptjax.run import Run
+
+LOCAL = frozenset({'localhost', '127.0.0.1', '[::1]'})
+
+
+def run(request: Request) -> int:
+    """Serves until Ctrl-C or SIGTERM; then ends what has begun, and at once at the second one."""
+    uvicorn = extras.need('uvicorn', 'serve')
+    extras.need('starlette', 'serve')
+    from gptjax.serve.app import Server
+
+    serve = request.serve
+    is_local = serve.host in ('localhost', '127.0.0.1', '::1')
+    token = _token(serve.token_file)
+    if not is_local and not token:
+        raise UserError(
+            f'--host={serve.host} can be reached from other machines and needs a token; '
+            'give one with --token_file=FILE'
+        )
+    first = open_run(request)
+    runs = [first, *(Run.open(path) for path in request.against)]
+    sock = _listen(serve.host, serve.port)
+    host, port = sock.getsockname()[:2]
+    url = f'http://{f"[{host}]" if ":" in host else host}:{port}'
+    names = ' and '.join(str(path) for path in (request.workdir, *map(Path, request.against)))
+    server = Server(runs, serve.slots, lambda: say(f'Serving {names} at {url}'))
+    hosts = LOCAL if is_local else frozenset()
+    app = server.app(hosts=hosts, token=token, origin=serve.allow_origin)
+
+    class Uvicorn(uvicorn.Server):  # type: ignore[misc, name-defined]
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if self.should_exit:
+                self.force_exit = True
+            else:
+                server.draining = True
+                say(f'{signal.Signals(sig).name}: ending the texts that have begun; again: at once')
+            super().handle_exit(sig, frame)
+
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, server_header=False, limit_concurrency=1000
+    )
+    asyncio.run(Uvicorn(config).serve(sockets=[sock]))
+    return 0
+
+
+def _token(path: str) -> str:
+    if not path:
+        return ''
+    try:
+        token = Path(path).read_text(encoding='ascii').strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f'--token_file={path} cannot be read ({error})') from None
+    if len(token) < 16:
+        raise UserError(f'the token in {path} has {len(token)} characters and must have 16 or more')
+    return token
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; raises UserError if it cannot."""
+    if not 0 <= port <= 65535:
+        raise UserError(f'--port={port} must be 0 to 65535; 0 picks a free one')
+    try:
+        kind, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        sock = socket.socket(kind, socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+    except OSError as error:
+        raise UserError(
+            f'--host={host} --port={port}: {error.strerror}; try another port'
+        ) from None
+    return sock

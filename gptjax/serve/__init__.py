@@ -1,0 +1,1 @@
+"""A server of trained models: OpenAI's completions, and a playground in the browser."""

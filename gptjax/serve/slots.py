@@ -1,0 +1,117 @@
+"""The engine of the server: a fixed number of rows, and few programs, all compiled at the start."""
+
+import numpy as np
+
+from gptjax.generation.decode import Contexts, Rows, begin, empty_rows
+from gptjax.generation.engine import Engine, Request, contexts_of
+from gptjax.models.decoder import Decoder
+from gptjax.parallel.mesh import Layout
+from gptjax.serve import prefill
+from gptjax.tasks.base import count
+from gptjax.text.tokenizers import Tokenizer
+
+LIKELIEST = 10  # tokens that are told beside each one, if log-probabilities are asked for
+PIECE = 64  # tokens of a context that are computed between two chunks of decoding
+MOST_WORK = 1e10  # multiplications for contexts between two chunks: 0.1 s on two CPU cores
+
+
+class SlotEngine(Engine):
+    """An engine whose programs have fixed shapes, so that no request compiles anything.
+
+    Contexts of up to PIECE tokens are computed together, as many as MOST_WORK allows. Longer ones
+    are computed one after the other, in pieces with a chunk of decoding after each.
+    """
+
+    def __init__(
+        self,
+        model: Decoder,
+        params: dict,
+        *,
+        rows: int,
+        chunk: int,
+        tokenizer: Tokenizer,
+        layout: Layout | None = None,
+    ) -> None:
+        """As `Engine`; computes nothing yet."""
+        block_size = model.config.block_size
+        self._piece = min(PIECE, block_size)
+        in_pieces = -(-block_size // self._piece) * self._piece
+        super().__init__(
+            model,
+            params,
+            rows=rows,
+            chunk=chunk,
+            tokenizer=tokenizer,
+            layout=layout,
+            slots=max(block_size + chunk, in_pieces),
+            likeliest=min(LIKELIEST, model.vocab_size),
+        )
+        sizes = sorted({min(4**i, rows) for i in range(rows.bit_length())})
+        self._sizes = [n for n in sizes if n == 1 or n * self._piece * count(params) <= MOST_WORK]
+        self._long: Request | None = None  # whose context is computed in pieces
+        self._pieces: list[Contexts] = []  # that are left of it
+        self._one: Rows | None = None  # what was computed of it
+
+    def warm_up(self) -> None:
+        """Compiles all programs, by requests of its own; none may be waiting."""
+        self.submit([0], max_new_tokens=2 * self._chunk * (len(self._sizes) + 2))
+        self.step()
+        for size in self._sizes:  # Contexts beside a row in use.
+            self._submit_many(min(size, len(self._rows) - 1))
+            self.step()
+        self._queue.clear()
+        self._rows = [None] * len(self._rows)
+        self._submit_many(len(self._rows))  # Contexts for all rows.
+        self._submit_many(1, self._block_size - 1)
+        for _ in self.run():
+            pass
+
+    def _submit_many(self, n: int, length: int = 1) -> None:
+        for _ in range(n):
+            self.submit([0] * length, max_new_tokens=1)
+
+    @property
+    def waiting(self) -> int:
+        """Requests without a row."""
+        return len(self._queue)
+
+    def _shape(self, n: int, longest: int) -> tuple[int, int]:
+        del longest
+        return next(size for size in self._sizes if size >= n), self._piece
+
+    def _place(self, replaced: dict[int, Request]) -> None:
+        """Computes some of the contexts; the others wait for the next step."""
+        short = {row: r for row, r in replaced.items() if r.length <= self._piece}
+        if short:
+            super()._place(dict(list(short.items())[: self._sizes[-1]]))
+        if self._long not in replaced.values():  # Finished or cancelled.
+            self._long = next((r for r in replaced.values() if r.length > self._piece), None)
+            self._pieces, self._one = self._cut(self._long) if self._long else [], None
+        if self._long:
+            self._compute_piece(next(row for row, r in replaced.items() if r is self._long))
+
+    def _cut(self, request: Request) -> list[Contexts]:
+        """The context of a request in pieces, the first of which may begin with padding."""
+        n = -(-request.length // self._piece)
+        whole = contexts_of({0: request}, 1, n * self._piece, self._model.vocab_size)
+        pieces = zip(np.split(whole.tokens_RT, n, 1), np.split(whole.pos_RT, n, 1), strict=True)
+        return [Contexts(*piece, whole.counts_RV) for piece in pieces]
+
+    def _compute_piece(self, row: int) -> None:
+        """Computes the next piece of the long context; after the last one it goes into its row."""
+        assert self._long
+        piece, *self._pieces = self._pieces
+        if self._one is None:
+            slot = np.int32(self._piece)
+            self._one = begin(self._model, self._params, piece, slot, self._slots)
+        else:
+            self._one = prefill.extend(
+                self._model, self._params, self._one, piece.tokens_RT, piece.pos_RT
+            )
+        if not self._pieces:
+            batch = len(self._rows)
+            rows = self._device_rows or empty_rows(self._model, batch, self._slots)
+            source_B = np.where(np.arange(batch) == row, 0, -1).astype(np.int32)
+            self._device_rows = prefill.adopt(rows, self._one, source_B, np.int32(self._slot))
+            self._long.placed = True
+            self._long = self._one = None
