@@ -9,7 +9,9 @@ from gptjax.serve.slots import SlotEngine
 from gptjax.tasks.language_model.task import LanguageModel
 from gptjax.text.prompts import encode_prompt
 
-CHUNK = 8  # tokens of each text between two looks at who came and who left
+# Multiplications between two looks at who came and who left: of a chunk, unless it would be
+# shorter than 4 tokens or longer than 32, and of new contexts (0.1 s on two CPU cores).
+CHUNK_WORK, CONTEXTS_WORK = 4e8, 1e10
 
 
 class ServedLanguageModel(Served):
@@ -20,7 +22,13 @@ class ServedLanguageModel(Served):
         super().__init__(name, run)
         self._task = task
         self._params, layout = task.placed(run.params, run.config.sample, rows=slots)
-        how = {'rows': slots, 'chunk': CHUNK}
+        per_token = task.flops_per_token() / 6  # multiplications, forward
+        chunk = round(CHUNK_WORK / (slots * per_token))
+        how = {
+            'rows': slots,
+            'chunk': min(max(chunk, 4), 32),
+            'together': CONTEXTS_WORK / per_token,
+        }
         self._engine = SlotEngine(
             task.model, self._params, **how, tokenizer=task.tokenizer, layout=layout
         )

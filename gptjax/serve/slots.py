@@ -7,19 +7,17 @@ from gptjax.generation.engine import Engine, Request, contexts_of
 from gptjax.models.decoder import Decoder
 from gptjax.parallel.mesh import Layout
 from gptjax.serve import prefill
-from gptjax.tasks.base import count
 from gptjax.text.tokenizers import Tokenizer
 
 LIKELIEST = 10  # tokens that are told beside each one, if log-probabilities are asked for
 PIECE = 64  # tokens of a context that are computed between two chunks of decoding
-MOST_WORK = 1e10  # multiplications for contexts between two chunks: 0.1 s on two CPU cores
 
 
 class SlotEngine(Engine):
     """An engine whose programs have fixed shapes, so that no request compiles anything.
 
-    Contexts of up to PIECE tokens are computed together, as many as MOST_WORK allows. Longer ones
-    are computed one after the other, in pieces with a chunk of decoding after each.
+    Contexts of up to PIECE tokens are computed together, up to `together` tokens. Longer ones are
+    computed one after the other, in pieces with a chunk of decoding after each.
     """
 
     def __init__(
@@ -29,10 +27,11 @@ class SlotEngine(Engine):
         *,
         rows: int,
         chunk: int,
+        together: float,
         tokenizer: Tokenizer,
         layout: Layout | None = None,
     ) -> None:
-        """As `Engine`; computes nothing yet."""
+        """As `Engine`; `together`: tokens of contexts that are computed between two chunks."""
         block_size = model.config.block_size
         self._piece = min(PIECE, block_size)
         in_pieces = -(-block_size // self._piece) * self._piece
@@ -47,28 +46,27 @@ class SlotEngine(Engine):
             likeliest=min(LIKELIEST, model.vocab_size),
         )
         sizes = sorted({min(4**i, rows) for i in range(rows.bit_length())})
-        self._sizes = [n for n in sizes if n == 1 or n * self._piece * count(params) <= MOST_WORK]
+        self._sizes = [n for n in sizes if n == 1 or n * self._piece <= together]
         self._long: Request | None = None  # whose context is computed in pieces
         self._pieces: list[Contexts] = []  # that are left of it
         self._one: Rows | None = None  # what was computed of it
 
     def warm_up(self) -> None:
-        """Compiles all programs, by requests of its own; none may be waiting."""
-        self.submit([0], max_new_tokens=2 * self._chunk * (len(self._sizes) + 2))
-        self.step()
-        for size in self._sizes:  # Contexts beside a row in use.
-            self._submit_many(min(size, len(self._rows) - 1))
-            self.step()
-        self._queue.clear()
-        self._rows = [None] * len(self._rows)
-        self._submit_many(len(self._rows))  # Contexts for all rows.
-        self._submit_many(1, self._block_size - 1)
+        """Compiles all programs; no request may be there."""
+        rows = len(self._rows)
+        for _ in range(rows):
+            self.submit([0], max_new_tokens=1)
+        self._rows = [self._queue.popleft() for _ in range(rows)]
+        requests = {row: request for row, request in enumerate(self._rows) if request}
+        for request in requests.values():
+            request.length = 1
+        for size in self._sizes:  # Some contexts beside others; in the end all of them.
+            self._place(dict(list(requests.items())[: min(size, rows - 1) or 1]))
+        for request in requests.values():
+            request.placed = False
+        self.submit([0] * (self._block_size - 1), max_new_tokens=1)
         for _ in self.run():
             pass
-
-    def _submit_many(self, n: int, length: int = 1) -> None:
-        for _ in range(n):
-            self.submit([0] * length, max_new_tokens=1)
 
     @property
     def waiting(self) -> int:
@@ -89,6 +87,8 @@ class SlotEngine(Engine):
             self._pieces, self._one = self._cut(self._long) if self._long else [], None
         if self._long:
             self._compute_piece(next(row for row, r in replaced.items() if r is self._long))
+        # Split over the devices in one way, or the next chunk would compile again.
+        self._device_rows = self._put_first(self._device_rows)
 
     def _cut(self, request: Request) -> list[Contexts]:
         """The context of a request in pieces, the first of which may begin with padding."""

@@ -33,6 +33,7 @@ class Worker:
         self._sinks: dict[tuple[Served, int], tuple[Job, int]] = {}
         self._served: list[Served] = []
         self.chunk_s = 0.0  # of the last chunk
+        sys.setswitchinterval(0.0005)
         threading.Thread(target=self._run, name='generation', daemon=True).start()
 
     def do(self, action: Callable[[], None]) -> 'asyncio.Future[None]':
