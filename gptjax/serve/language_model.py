@@ -24,13 +24,14 @@ class ServedLanguageModel(Served):
         self._params, layout = task.placed(run.params, run.config.sample, rows=slots)
         per_token = task.flops_per_token() / 6  # multiplications, forward
         chunk = round(CHUNK_WORK / (slots * per_token))
-        how = {
-            'rows': slots,
-            'chunk': min(max(chunk, 4), 32),
-            'together': CONTEXTS_WORK / per_token,
-        }
         self._engine = SlotEngine(
-            task.model, self._params, **how, tokenizer=task.tokenizer, layout=layout
+            task.model,
+            self._params,
+            rows=slots,
+            chunk=min(max(chunk, 4), 32),
+            together=CONTEXTS_WORK / per_token,
+            tokenizer=task.tokenizer,
+            layout=layout,
         )
 
     @property
