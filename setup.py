@@ -12,6 +12,7 @@ setup(
         'gptjax': ['py.typed', 'web/*'],
         'gptjax.explain': ['web/*'],
         'gptjax.report': ['web/*'],
+        'gptjax.serve': ['web/*'],
         'gptjax.text': ['*.toml'],
         'gptjax.data': ['toy_language.txt'],
     },

@@ -12,12 +12,14 @@ import jinja2
 MARK = '<meta name="generator" content="gptjax">'  # of all our pages
 
 
-def render(package: str, name: str, *, scripts: tuple[str, ...] = (), **values: Any) -> str:
+def render(
+    package: str, name: str, *, scripts: tuple[str, ...] = (), calls: str = '', **values: Any
+) -> str:
     """A page from web/<name>.html and .css of a package, beside the style that all pages share.
 
-    `scripts` are names of files that become one script, in this order. The content security policy
-    lets nothing run or be fetched but these. Everything in `values` is escaped; among them is the
-    `title`. Templates begin with {% include 'head.html' %}.
+    `scripts` are names of files that become one script, in this order; `calls` is what they may
+    fetch from. The content security policy lets nothing else run or be fetched. Everything in
+    `values` is escaped; among them is the `title`. Templates begin with {% include 'head.html' %}.
     """
     folder = resources.files(package) / 'web'
     shared = resources.files('gptjax') / 'web'
@@ -33,6 +35,7 @@ def render(package: str, name: str, *, scripts: tuple[str, ...] = (), **values: 
     )
     allowed = f"style-src 'sha256-{_hash(style)}'"
     allowed += f"; script-src 'sha256-{_hash(script)}'" if script else ''
+    allowed += f'; connect-src {calls}' if calls else ''
     return environment.get_template(f'{name}.html').render(
         **values,
         policy=f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'",

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gptjax.errors import UserError
 from gptjax.run import Run
-from gptjax.serve import fields
+from gptjax.serve import fields, playground
 from gptjax.serve.completions import Answer, as_text
 from gptjax.serve.fields import Completion, FieldError
 from gptjax.serve.guard import Guard, error_response, json_response
@@ -38,11 +38,15 @@ class Server:
         self._metrics = Metrics()
         self._registry: Registry | None = None
         self._texts = 0
+        self._explaining = asyncio.Lock()
         self.draining = False
 
     def app(self, *, hosts: frozenset[str], token: str, origin: str) -> ASGIApp:
         """The ASGI application."""
         routes = [
+            Route('/', self.page),
+            Route('/playground', self.playground),
+            Route('/explain', self.explain),
             Route('/v1/completions', self.completions, methods=['POST']),
             Route('/v1/models', self.models),
             Route('/v1/models/{name:path}', self.model),
@@ -145,6 +149,31 @@ class Server:
                 'token_strs': [as_text(token) for token in served.token_texts(ids)],
             }
         )
+
+    async def page(self, request: Request) -> Response:
+        """GET /: the playground."""
+        del request
+        return Response(playground.page(), media_type='text/html')
+
+    async def playground(self, request: Request) -> Response:
+        """GET /playground: what its page shows of the models."""
+        del request
+        return json_response(playground.describe(self._models))
+
+    async def explain(self, request: Request) -> Response:
+        """GET /explain?model=NAME&text=TEXT: the page of --mode=explain."""
+        if request.headers.get('sec-fetch-site', 'none') not in ('none', 'same-origin'):
+            raise HTTPException(403, 'pages of others may not ask for explanations')
+        asked = request.query_params
+        served = await self._served(asked.get('model', ''))
+        texts = [asked['text']] if asked.get('text') else []
+        async with self._explaining:  # One at a time, since each takes seconds of computation.
+            try:
+                found = await asyncio.to_thread(served.run.explain, *texts, live=False)
+            except UserError as error:
+                raise FieldError(str(error), 'text') from None
+        page = found.to_html().encode('utf-8', 'replace')
+        return Response(page, media_type='text/html')
 
     async def healthz(self, request: Request) -> Response:
         """GET /healthz: 503 until requests are answered, and when the server ends."""

@@ -43,6 +43,11 @@ class Registry:
         return [*self._best.values(), *self._others.values()]
 
     @property
+    def bases(self) -> dict[str, Served]:
+        """Each run's best checkpoint, by its name."""
+        return self._best
+
+    @property
     def default(self) -> str:
         """The first run's name."""
         return next(iter(self._best))
