@@ -29,6 +29,10 @@ HAS_TORCH = all(importlib.util.find_spec(name) for name in ('torch', 'transforme
 HAS_LENS = importlib.util.find_spec('transformer_lens') is not None
 HAS_TRACKERS = all(importlib.util.find_spec(name) for name in ('tensorboard', 'wandb'))
 HAS_NOTEBOOK = all(importlib.util.find_spec(name) for name in ('nbclient', 'ipykernel'))
+HAS_SERVE = all(
+    importlib.util.find_spec(name)
+    for name in ('starlette', 'uvicorn', 'prometheus_client', 'openai', 'hypothesis')
+)
 HAS_BROWSER = bool(importlib.util.find_spec('selenium') and shutil.which('chromedriver'))
 # Marks of tests that need more than the extra `test`: what it is, whether it is there, a command.
 NEEDS = {
@@ -44,6 +48,10 @@ NEEDS = {
     'notebook': (
         *('nbclient and ipykernel', HAS_NOTEBOOK),
         "pip install -e '.[test,notebook]' && python -m pytest -m notebook",
+    ),
+    'serve': (
+        *('the server with its judges', HAS_SERVE),
+        "pip install -e '.[test,serve,judges]' && python -m pytest -m serve",
     ),
     'browser': (
         *('Chromium with its driver', HAS_BROWSER),

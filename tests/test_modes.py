@@ -53,6 +53,7 @@ def home(tmp_path_factory):
     [
         pytest.param(mode, task, marks=[pytest.mark.slow] * ((mode, task) in SLOW))
         for mode in cli.MODES
+        if mode != 'serve'  # It does not end; see tests/serve/test_command.py.
         for task in RECIPES
     ],
 )

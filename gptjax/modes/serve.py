@@ -1,8 +1,11 @@
 """--mode=serve: a playground in the browser and OpenAI's completions, for trained models."""
 
 import asyncio
+import contextlib
+import os
 import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -23,6 +26,8 @@ def run(request: Request) -> int:
 
     serve = request.serve
     is_local = serve.host in ('localhost', '127.0.0.1', '::1')
+    if not 1 <= serve.slots <= 1024:
+        raise UserError(f'--slots={serve.slots} must be 1 to 1024; set it accordingly')
     token = _token(serve.token_file)
     if not is_local and not token:
         raise UserError(
@@ -40,19 +45,26 @@ def run(request: Request) -> int:
     app = server.app(hosts=hosts, token=token, origin=serve.allow_origin)
 
     class Uvicorn(uvicorn.Server):  # type: ignore[misc, name-defined]
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            if self.should_exit:
-                self.force_exit = True
-            else:
-                server.draining = True
-                say(f'{signal.Signals(sig).name}: ending the texts that have begun; again: at once')
-            super().handle_exit(sig, frame)
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield  # Ours are caught until the process has ended.
+
+    def end(number: int, _: FrameType | None) -> None:
+        if server.draining:
+            os._exit(128 + number)
+        server.draining = listening.should_exit = True
+        name = signal.Signals(number).name
+        say(f'{name}: ending the texts that have begun; again: at once')
+        ended.append(number)
 
     config = uvicorn.Config(
         app, log_config=None, access_log=False, server_header=False, limit_concurrency=1000
     )
-    asyncio.run(Uvicorn(config).serve(sockets=[sock]))
-    return 0
+    listening, ended = Uvicorn(config), list[int]()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
+    asyncio.run(listening.serve(sockets=[sock]))
+    return 128 + ended[0] if ended else 0
 
 
 def _token(path: str) -> str:

@@ -17,6 +17,7 @@ class Metrics:
         prometheus = extras.need('prometheus_client', 'serve')
         self._registry = registry = prometheus.CollectorRegistry()
         self._text = prometheus.generate_latest
+        prometheus.ProcessCollector(registry=registry)
         how = {'registry': registry, 'buckets': SECONDS}
         self._first = prometheus.Histogram(
             'gptjax_time_to_first_token_seconds', 'From the request to its first token', **how

@@ -45,8 +45,9 @@ class SlotEngine(Engine):
             slots=max(block_size + chunk, in_pieces),
             likeliest=min(LIKELIEST, model.vocab_size),
         )
-        sizes = sorted({min(4**i, rows) for i in range(rows.bit_length())})
-        self._sizes = [n for n in sizes if n == 1 or n * self._piece <= together]
+        # One size for all, since other programs round differently: log-probabilities would depend
+        # on who came at the same time.
+        self._size = min(rows, max(1, int(together / self._piece)))
         self._long: Request | None = None  # whose context is computed in pieces
         self._pieces: list[Contexts] = []  # that are left of it
         self._one: Rows | None = None  # what was computed of it
@@ -60,8 +61,7 @@ class SlotEngine(Engine):
         requests = {row: request for row, request in enumerate(self._rows) if request}
         for request in requests.values():
             request.length = 1
-        for size in self._sizes:  # Some contexts beside others; in the end all of them.
-            self._place(dict(list(requests.items())[: min(size, rows - 1) or 1]))
+        self._place(dict(list(requests.items())[: rows - 1 or 1]))  # Some contexts beside others.
         for request in requests.values():
             request.placed = False
         self.submit([0] * (self._block_size - 1), max_new_tokens=1)
@@ -74,14 +74,14 @@ class SlotEngine(Engine):
         return len(self._queue)
 
     def _shape(self, n: int, longest: int) -> tuple[int, int]:
-        del longest
-        return next(size for size in self._sizes if size >= n), self._piece
+        del n, longest
+        return self._size, self._piece
 
     def _place(self, replaced: dict[int, Request]) -> None:
         """Computes some of the contexts; the others wait for the next step."""
         short = {row: r for row, r in replaced.items() if r.length <= self._piece}
         if short:
-            super()._place(dict(list(short.items())[: self._sizes[-1]]))
+            super()._place(dict(list(short.items())[: self._size]))
         if self._long not in replaced.values():  # Finished or cancelled.
             self._long = next((r for r in replaced.values() if r.length > self._piece), None)
             self._pieces, self._one = self._cut(self._long) if self._long else [], None
