@@ -13,6 +13,7 @@ from gptjax.explain.attention import Attention, Heads
 from gptjax.explain.live import Live
 from gptjax.explain.sizes import Size
 from gptjax.explain.views import Explanation
+from gptjax.generation.rules import Rules
 
 MOST_BYTES = 3_000_000  # without the model, which takes 2.7 for each of its parameters
 FRAME_BYTES = 80_000  # about what the page has besides its data
@@ -174,7 +175,7 @@ def _spread(count: int, room: int) -> list[int]:
 
 
 def _rules_in_use(rules: dict[str, float]) -> dict[str, float]:
-    neutral = {'temperature': 1, 'top_k': 0, 'top_p': 1, 'min_p': 0, 'repetition_penalty': 1}
+    neutral = dataclasses.asdict(Rules())
     return {name: value for name, value in rules.items() if value != neutral[name]}
 
 

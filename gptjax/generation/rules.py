@@ -65,27 +65,23 @@ class RowRules(flax.struct.PyTreeNode):
             return np.array([getattr(rules, name) for rules in rows], dtype)
 
         top_k_B, top_p_B = array('top_k', np.int32), array('top_p')
-        min_p_B, penalty_B = array('min_p'), array('repetition_penalty')
-        presence_B, frequency_B = array('presence_penalty'), array('frequency_penalty')
         bias_BV = np.zeros((len(rows), vocab_size), np.float32)
         for row, rules in enumerate(rows):
             for token, added in rules.logit_bias:
                 bias_BV[row, token] = added
-        truncates = np.bool_(top_k_B.any() or (top_p_B < 1).any())
-        shifts = presence_B.any() or frequency_B.any() or bias_BV.any()
-        temperature_B = array('temperature')
+        others = [dataclasses.replace(rules, temperature=1.0) for rules in rows]
         return cls(
-            temperature_B,
+            array('temperature'),
             np.where(top_k_B > 0, top_k_B, np.iinfo(np.int32).max),
             top_p_B,
-            min_p_B,
-            penalty_B,
-            presence_B,
-            frequency_B,
+            array('min_p'),
+            array('repetition_penalty'),
+            array('presence_penalty'),
+            array('frequency_penalty'),
             jnp.asarray(bias_BV),
-            draws=np.bool_(temperature_B.any()),
-            adjusts=np.bool_(truncates or shifts or min_p_B.any() or (penalty_B != 1).any()),
-            truncates=truncates,
+            draws=np.bool_(any(rules.temperature for rules in rows)),
+            adjusts=np.bool_(any(rules != Rules() for rules in others)),
+            truncates=np.bool_(top_k_B.any() or (top_p_B < 1).any()),
         )
 
 

@@ -45,6 +45,7 @@ class Server:
         """The ASGI application."""
         routes = [
             Route('/', self.page),
+            Route('/favicon.ico', self.icon),
             Route('/playground', self.playground),
             Route('/explain', self.explain),
             Route('/v1/completions', self.completions, methods=['POST']),
@@ -154,6 +155,11 @@ class Server:
         """GET /: the playground."""
         del request
         return Response(playground.page(), media_type='text/html')
+
+    async def icon(self, request: Request) -> Response:
+        """GET /favicon.ico: none, which browsers ask for all the same."""
+        del request
+        return Response(status_code=204)
 
     async def playground(self, request: Request) -> Response:
         """GET /playground: what its page shows of the models."""
