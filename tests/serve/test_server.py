@@ -9,6 +9,7 @@ import httpx
 import numpy as np
 import pytest
 
+from tests.conftest import ROOT
 from tests.serve.conftest import serving, soon
 
 openai = pytest.importorskip('openai')
@@ -74,6 +75,15 @@ def test_the_client_of_openai_gets_what_sample_prints(client, runs):
     assert [choice.text for choice in several.choices] == again
     ids = runs[0].task.tokenizer.encode(PROMPT).tolist()
     assert client.completions.create(**{**how, 'prompt': ids}).choices[0].text == expected
+
+
+@pytest.mark.parametrize('page', ['README.md', 'docs/serving.md'])
+def test_the_python_of_the_documentation_runs(page, address, runs, capsys):
+    blocks = re.findall(r'^```python\n(.*?)^```', (ROOT / page).read_text(), re.S | re.M)
+    (code,) = (block for block in blocks if 'import openai' in block)
+    exec(code.replace('http://127.0.0.1:8000', address).replace('ROMEO', 'To'), {})
+    how = {'max_new_tokens': 200, 'temperature': 0.8, 'seed': 1}
+    assert capsys.readouterr().out == runs[0].generate('To:', **how)
 
 
 def test_models_have_a_name_for_each_checkpoint(client, runs):

@@ -49,7 +49,7 @@ const columns = {
   },
 
   summary(view, finish) {
-    const ended = finish === 'stop' ? 'ended' : 'as many tokens as were asked for';
+    const ended = finish === 'stop' ? 'ended by itself' : 'ended at max_tokens';
     if (!view.tokens.length) return ended;
     const logprob = view.tokens.reduce((sum, token) => sum + token.logprob, 0);
     const flipped = view.box.querySelectorAll('.flipped').length;
