@@ -33,6 +33,7 @@ HAS_SERVE = all(
     importlib.util.find_spec(name)
     for name in ('starlette', 'uvicorn', 'prometheus_client', 'openai', 'hypothesis')
 )
+HAS_LM_EVAL = HAS_SERVE and importlib.util.find_spec('lm_eval') is not None
 HAS_BROWSER = bool(importlib.util.find_spec('selenium') and shutil.which('chromedriver'))
 # Marks of tests that need more than the extra `test`: what it is, whether it is there, a command.
 NEEDS = {
@@ -52,6 +53,10 @@ NEEDS = {
     'serve': (
         *('the server with its judges', HAS_SERVE),
         "pip install -e '.[test,serve,judges]' && python -m pytest -m serve",
+    ),
+    'lm_eval': (
+        *('the server with lm-eval', HAS_LM_EVAL),
+        "pip install -e '.[test,serve,judges]' 'lm-eval[api]' && python -m pytest -m lm_eval",
     ),
     'browser': (
         *('Chromium with its driver', HAS_BROWSER),

@@ -2,30 +2,31 @@
 
 import asyncio
 import contextlib
-import json
+import functools
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from gptjax.errors import UserError
 from gptjax.run import Run
 from gptjax.serve import fields, playground
 from gptjax.serve.completions import Answer, as_text
 from gptjax.serve.fields import Completion, FieldError
-from gptjax.serve.guard import Guard, error_response, json_response
+from gptjax.serve.guard import Guard, json_response
 from gptjax.serve.metrics import Metrics
 from gptjax.serve.models import Prompt, Served
+from gptjax.serve.refusals import failure, field_error, http_error, read_body
 from gptjax.serve.registry import Registry
+from gptjax.serve.sending import Completions
 from gptjax.serve.worker import Worker
 
-MOST_BODY = 1_000_000  # bytes
 MOST_TEXTS = 512  # of all requests, generated or waiting
-BODY_S, ANSWER_S, SEND_S = 30.0, 600.0, 30.0  # time limits
 REFRESH_S = 5.0  # between two looks for a better checkpoint
 
 
@@ -52,10 +53,12 @@ class Server:
             Route('/v1/models', self.models),
             Route('/v1/models/{name:path}', self.model),
             Route('/tokenize', self.tokenize, methods=['POST']),
+            Route('/detokenize', self.detokenize, methods=['POST']),
+            Route('/tokenizer_info', self.tokenizer_info),
             Route('/healthz', self.healthz),
             Route('/metrics', self.metrics),
         ]
-        handlers = {HTTPException: _http_error, FieldError: _field_error, Exception: _failure}
+        handlers = {HTTPException: http_error, FieldError: field_error, Exception: failure}
         app = Starlette(routes=routes, exception_handlers=handlers, lifespan=self._lifespan)
         return Guard(app, hosts=hosts, token=token, origin=origin)
 
@@ -95,17 +98,18 @@ class Server:
 
     async def completions(self, request: Request) -> Response:
         """POST /v1/completions."""
-        completion = fields.parse(await _body(request))
+        completion = fields.parse(await read_body(request))
         served = await self._served(completion.fields.model)
         prompts = served.check(completion)
         texts = len(prompts) * completion.drawn
         if self._texts + texts > MOST_TEXTS:
             busy = f'{self._texts} texts are being generated, and there may be {MOST_TEXTS}'
             raise HTTPException(429, f'{busy}; try again', {'Retry-After': '1'})
-        return _Completions(self, completion, served, prompts)
+        opens = functools.partial(self._answer, completion, served, prompts)
+        return Completions(opens, streams=completion.fields.stream)
 
     @contextlib.contextmanager
-    def answer(
+    def _answer(
         self, completion: Completion, served: Served, prompts: list[Prompt]
     ) -> Iterator[Answer]:
         """An answer, whose slots are freed in any case."""
@@ -131,10 +135,9 @@ class Server:
 
     async def tokenize(self, request: Request) -> Response:
         """POST /tokenize: the tokens of a text, {"prompt": "...", "model": "..."}."""
-        values = fields.parse_json(await _body(request))
-        for name in values:
-            if name not in ('prompt', 'model'):
-                raise FieldError(f'{name} is unknown; there are prompt and model', name)
+        values = await self._values(request, 'prompt', 'model', 'add_special_tokens')
+        if values.get('add_special_tokens'):
+            raise FieldError('add_special_tokens: there are none', 'add_special_tokens')
         text = fields.text(values.get('prompt'), 'prompt')
         served = await self._served(fields.text(values.get('model') or '', 'model'))
         tokenizer = served.run.task.tokenizer
@@ -150,6 +153,33 @@ class Server:
                 'token_strs': [as_text(token) for token in served.token_texts(ids)],
             }
         )
+
+    async def detokenize(self, request: Request) -> Response:
+        """POST /detokenize: the text of token ids, {"tokens": [...], "model": "..."}."""
+        values = await self._values(request, 'tokens', 'model')
+        served = await self._served(fields.text(values.get('model') or '', 'model'))
+        tokenizer, ids = served.run.task.tokenizer, values.get('tokens')
+        if not isinstance(ids, list) or not all(type(i) is int for i in ids):
+            raise FieldError('tokens must be a list of token ids', 'tokens')
+        if ids and not 0 <= min(ids) <= max(ids) < tokenizer.vocab_size:
+            raise FieldError(f'token ids are 0 to {tokenizer.vocab_size - 1}', 'tokens')
+        return json_response({'prompt': tokenizer.decode(ids)})
+
+    async def tokenizer_info(self, request: Request) -> Response:
+        """GET /tokenizer_info: what evaluation suites ask before they use /tokenize."""
+        del request
+        tokenizer = (await self._served('')).run.task.tokenizer
+        end = None if tokenizer.end is None else tokenizer.decode([tokenizer.end])
+        found = {'tokenizer_class': tokenizer.kind, 'vocab_size': tokenizer.vocab_size}
+        return json_response({**found, 'eos_token': end, 'bos_token': None, 'pad_token': None})
+
+    async def _values(self, request: Request, *known: str) -> dict[str, Any]:
+        """The fields of a body, all of them known."""
+        values = fields.parse_json(await read_body(request))
+        for name in values:
+            if name not in known:
+                raise FieldError(f'{name} is unknown; there are {", ".join(known)}', name)
+        return values
 
     async def page(self, request: Request) -> Response:
         """GET /: the playground."""
@@ -193,110 +223,9 @@ class Server:
         return Response(self._metrics.text(), media_type='text/plain; version=0.0.4')
 
 
-class _Completions(Response):
-    """Sends an answer, and ends it as soon as the client has gone."""
-
-    def __init__(
-        self, server: Server, completion: Completion, served: Served, prompts: list[Prompt]
-    ) -> None:
-        self._server, self._asked = server, (completion, served, prompts)
-        self._streams = completion.fields.stream
-        self.background = None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._server.answer(*self._asked) as answer:
-            sending = self._stream if self._streams else self._whole
-            work = asyncio.create_task(sending(answer, scope, receive, send))
-            gone = asyncio.create_task(_until_gone(receive))
-            try:
-                await asyncio.wait({work, gone}, return_when='FIRST_COMPLETED')
-                if work.done():
-                    work.result()
-            finally:
-                work.cancel()
-                gone.cancel()
-
-    async def _whole(self, answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            async with asyncio.timeout(ANSWER_S):
-                response = json_response(await answer.whole())
-        except Exception as error:
-            response = _as_response(error)
-        await response(scope, receive, send)
-
-    async def _stream(self, answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
-        del scope, receive
-        headers = [(b'content-type', b'text/event-stream; charset=utf-8')]
-        await send({'type': 'http.response.start', 'status': 200, 'headers': headers})
-
-        async def event(data: str, *, more: bool = True) -> None:
-            body = f'data: {data}\n\n'.encode()
-            async with asyncio.timeout(SEND_S):  # A client that reads nothing is left.
-                await send({'type': 'http.response.body', 'body': body, 'more_body': more})
-
-        try:
-            async with asyncio.timeout(ANSWER_S):
-                async for found in answer.events():
-                    await event(json.dumps(found, allow_nan=False))
-        except Exception as error:
-            await event(bytes(_as_response(error).body).decode(), more=False)
-            return
-        await event('[DONE]', more=False)
-
-
-async def _until_gone(receive: Receive) -> None:
-    while (await receive())['type'] != 'http.disconnect':
-        pass
-
-
-async def _body(request: Request) -> bytes:
-    """The body of a request, which must be JSON of a bounded size."""
-    kind = request.headers.get('content-type', '').partition(';')[0].strip().lower()
-    if kind != 'application/json':
-        raise HTTPException(415, 'content-type must be application/json')
-    chunks, size = [], 0
-    try:
-        async with asyncio.timeout(BODY_S):
-            async for chunk in request.stream():
-                chunks.append(chunk)
-                size += len(chunk)
-                if size > MOST_BODY:
-                    raise HTTPException(413, f'the body has more than {MOST_BODY:,} bytes')
-    except TimeoutError:
-        raise HTTPException(408, f'the body took longer than {BODY_S:.0f} s') from None
-    except ClientDisconnect:
-        raise HTTPException(400, 'the body was cut short') from None
-    return b''.join(chunks)
-
-
 def _describe(name: str) -> dict[str, object]:
     return {'id': name, 'object': 'model', 'created': 0, 'owned_by': 'gptjax'}
 
 
 def _total(registry: Registry, name: str) -> int:
     return sum(getattr(served.source, name) for served in registry.loaded)
-
-
-def _as_response(error: Exception) -> Response:
-    if isinstance(error, FieldError):
-        code = 'model_not_found' if error.status == 404 else None
-        return error_response(error.status, str(error), field=error.field, code=code)
-    if isinstance(error, TimeoutError):
-        return error_response(503, f'the answer took longer than {ANSWER_S:.0f} s')
-    if isinstance(error, UserError):
-        return error_response(400, str(error))
-    return error_response(500, 'the model failed; the log of the server has the reason')
-
-
-async def _field_error(_: Request, error: Exception) -> Response:
-    return _as_response(error)
-
-
-async def _failure(_: Request, error: Exception) -> Response:
-    return _as_response(error)
-
-
-async def _http_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    headers = {name.replace('-', '_'): value for name, value in (error.headers or {}).items()}
-    return error_response(error.status_code, error.detail, **headers)

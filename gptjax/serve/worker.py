@@ -5,7 +5,6 @@ import queue
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterable
 
 from gptjax.generation.engine import Piece
@@ -93,7 +92,6 @@ class Worker:
         try:
             pieces = served.source.step()
         except Exception as error:  # Whatever it is, the other models go on.
-            traceback.print_exc(file=sys.stderr)
             jobs = {job for (owner, _), (job, _) in self._sinks.items() if owner is served}
             for job in jobs:
                 self._forget(job)
