@@ -1,14 +1,20 @@
 """The server as clients see it: the client library of OpenAI, plain HTTP, and bare sockets."""
 
 import asyncio
+import contextlib
 import json
 import re
+import shutil
 import socket
 
 import httpx
+import jax
 import numpy as np
 import pytest
 
+from gptjax import run_files
+from gptjax.run import Run
+from gptjax.serve import app
 from tests.conftest import ROOT
 from tests.serve.conftest import serving, soon
 
@@ -312,3 +318,29 @@ def test_a_token_is_needed_where_there_is_one(runs):
         answer = httpx.get(f'{address}/v1/models', headers=headers)
         assert answer.headers['access-control-allow-origin'] == 'http://friend.example'
         assert httpx.options(f'{address}/v1/models', headers=headers).status_code == 204
+
+
+def test_a_better_checkpoint_is_taken_and_texts_go_on_with_the_old(home, tmp_path, monkeypatch):
+    monkeypatch.setattr(app, 'REFRESH_S', 0.1)
+    folder = tmp_path / 'char'
+    shutil.copytree(home / 'char', folder)
+    run = Run.open(folder)
+    how = {'max_tokens': 400, 'seed': 1}
+    with serving([run]) as (address, _):
+        (old,) = ask(address, **how)
+        body = {'prompt': PROMPT, 'stream': True, **how}
+        with httpx.stream('POST', f'{address}/v1/completions', json=body, timeout=60) as answer:
+            lines = answer.iter_lines()
+            begun = [next(lines)]
+            state = run_files.restore_step(run.task, folder, run.step, run.layout)
+            better = jax.tree.map(lambda x: 0.5 * x, state.params)
+            with contextlib.closing(run_files.checkpoints(folder)) as checkpoints:
+                checkpoints.save(state.replace(params=better, step=state.step + 1), 0.01)
+            assert soon(lambda: ask(address, **how) != [old], 20)
+            begun += list(lines)
+        chunks = [json.loads(line[6:]) for line in begun if line.startswith('data: {')]
+        assert ''.join(chunk['choices'][0]['text'] for chunk in chunks) == old['text']
+        names = [model['id'] for model in httpx.get(f'{address}/v1/models').json()['data']]
+        assert names == ['char', f'char@{run.step}', f'char@{run.step + 1}']
+        again = ask(address, **how, model=f'char@{run.step}')
+        assert again == [old]
