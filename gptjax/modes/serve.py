@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import logging
 import os
+import re
 import signal
 import socket
 from collections.abc import Iterator
@@ -28,6 +30,10 @@ def run(request: Request) -> int:
     is_local = serve.host in ('localhost', '127.0.0.1', '::1')
     if not 1 <= serve.slots <= 1024:
         raise UserError(f'--slots={serve.slots} must be 1 to 1024; set it accordingly')
+    if not re.fullmatch(r'(https?://[^/\s]+)?', serve.allow_origin):
+        raise UserError(
+            f'--allow_origin={serve.allow_origin} must be an origin like https://example.org'
+        )
     token = _token(serve.token_file)
     if not is_local and not token:
         raise UserError(
@@ -40,7 +46,16 @@ def run(request: Request) -> int:
     host, port = sock.getsockname()[:2]
     url = f'http://{f"[{host}]" if ":" in host else host}:{port}'
     names = ' and '.join(str(path) for path in (request.workdir, *map(Path, request.against)))
-    server = Server(runs, serve.slots, lambda: say(f'Serving {names} at {url}'))
+    failures = []
+
+    def ready(failure: Exception | None) -> None:
+        if failure:
+            failures.append(failure)
+            listening.should_exit = True
+        else:
+            say(f'Serving {names} at {url}')
+
+    server = Server(runs, serve.slots, ready)
     hosts = LOCAL if is_local else frozenset()
     app = server.app(hosts=hosts, token=token, origin=serve.allow_origin)
 
@@ -57,6 +72,8 @@ def run(request: Request) -> int:
         say(f'{name}: ending the texts that have begun; again: at once')
         ended.append(number)
 
+    # What it would log we print, or tell the client.
+    logging.getLogger('uvicorn.error').setLevel(logging.CRITICAL)
     config = uvicorn.Config(
         app, log_config=None, access_log=False, server_header=False, limit_concurrency=1000
     )
@@ -64,7 +81,10 @@ def run(request: Request) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
     asyncio.run(listening.serve(sockets=[sock]))
-    return 128 + ended[0] if ended else 0
+    if failures:
+        raise failures[0]
+    # The thread that generates may be inside XLA, which does not survive the interpreter's end.
+    os._exit(128 + ended[0] if ended else 1)
 
 
 def _token(path: str) -> str:
@@ -74,6 +94,8 @@ def _token(path: str) -> str:
         token = Path(path).read_text(encoding='ascii').strip()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f'--token_file={path} cannot be read ({error})') from None
+    if token.split() != [token]:
+        raise UserError(f'--token_file={path} must have one word; write the token alone into it')
     if len(token) < 16:
         raise UserError(f'the token in {path} has {len(token)} characters and must have 16 or more')
     return token

@@ -33,8 +33,10 @@ REFRESH_S = 5.0  # between two looks for a better checkpoint
 class Server:
     """The state of a server, and its endpoints."""
 
-    def __init__(self, runs: Sequence[Run], slots: int, ready: Callable[[], None]) -> None:
-        """`ready` is called when requests are answered."""
+    def __init__(
+        self, runs: Sequence[Run], slots: int, ready: Callable[[Exception | None], None]
+    ) -> None:
+        """`ready` is called when requests are answered, or with why they cannot be."""
         self._runs, self._slots, self._ready = runs, slots, ready
         self._metrics = Metrics()
         self._registry: Registry | None = None
@@ -60,7 +62,9 @@ class Server:
         ]
         handlers = {HTTPException: http_error, FieldError: field_error, Exception: failure}
         app = Starlette(routes=routes, exception_handlers=handlers, lifespan=self._lifespan)
-        return Guard(app, hosts=hosts, token=token, origin=origin)
+        app.router.redirect_slashes = False
+        count = self._metrics.count
+        return Guard(app, hosts=hosts, token=token, origin=origin, count=count)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
@@ -70,15 +74,19 @@ class Server:
 
     async def _start(self) -> None:
         self._worker = Worker(asyncio.get_running_loop())
-        registry = Registry(self._runs, self._worker, self._slots)
-        await registry.warm_up()
+        try:
+            registry = Registry(self._runs, self._worker, self._slots)
+            await registry.warm_up()
+        except Exception as error:
+            self._ready(error)
+            return
         self._registry = registry
         gauge = self._metrics.gauge
         gauge('slots', 'Texts that can be generated at a time', lambda: self._slots)
         gauge('slots_busy', 'Slots in use', lambda: _total(registry, 'active'))
         gauge('queue', 'Texts without a slot', lambda: _total(registry, 'waiting'))
         gauge('live', 'Texts of requests that are answered now', lambda: self._texts)
-        self._ready()
+        self._ready(None)
         while True:
             await asyncio.sleep(REFRESH_S)
             await registry.refresh()
@@ -130,7 +138,10 @@ class Server:
 
     async def model(self, request: Request) -> Response:
         """GET /v1/models/NAME."""
-        served = await self._served(request.path_params['name'])
+        name = request.path_params['name']
+        if not name:
+            raise HTTPException(404, 'Not Found')
+        served = await self._served(name)
         return json_response(_describe(served.name))
 
     async def tokenize(self, request: Request) -> Response:
@@ -139,7 +150,7 @@ class Server:
         if values.get('add_special_tokens'):
             raise FieldError('add_special_tokens: there are none', 'add_special_tokens')
         text = fields.text(values.get('prompt'), 'prompt')
-        served = await self._served(fields.text(values.get('model') or '', 'model'))
+        served = await self._served(_model_name(values))
         tokenizer = served.run.task.tokenizer
         try:
             ids = tokenizer.encode(text).tolist()
@@ -157,7 +168,7 @@ class Server:
     async def detokenize(self, request: Request) -> Response:
         """POST /detokenize: the text of token ids, {"tokens": [...], "model": "..."}."""
         values = await self._values(request, 'tokens', 'model')
-        served = await self._served(fields.text(values.get('model') or '', 'model'))
+        served = await self._served(_model_name(values))
         tokenizer, ids = served.run.task.tokenizer, values.get('tokens')
         if not isinstance(ids, list) or not all(type(i) is int for i in ids):
             raise FieldError('tokens must be a list of token ids', 'tokens')
@@ -178,7 +189,7 @@ class Server:
         values = fields.parse_json(await read_body(request))
         for name in values:
             if name not in known:
-                raise FieldError(f'{name} is unknown; there are {", ".join(known)}', name)
+                raise FieldError(f'{name[:80]} is unknown; there are {", ".join(known)}', name[:80])
         return values
 
     async def page(self, request: Request) -> Response:
@@ -221,6 +232,11 @@ class Server:
         """GET /metrics, in Prometheus' format."""
         del request
         return Response(self._metrics.text(), media_type='text/plain; version=0.0.4')
+
+
+def _model_name(values: dict[str, Any]) -> str:
+    name = values.get('model')
+    return '' if name is None else fields.text(name, 'model')
 
 
 def _describe(name: str) -> dict[str, object]:

@@ -15,6 +15,8 @@ from gptjax.serve.worker import Job, Worker
 
 Scored = tuple[int, float | None, tuple[tuple[int, float], ...]]  # token, its score, the likeliest
 
+NAMES = ('tokens', 'token_logprobs', 'top_logprobs', 'text_offset', 'token_ids', 'top_ids')
+
 
 class Choice:
     """A text of an answer as it grows."""
@@ -25,7 +27,8 @@ class Choice:
         self.tokens, self.score = 0, 0.0
         self._served, self._most = served, most
         self._after = prompt.ids[-1] if prompt.ids else None
-        self._offset = 0
+        self._offset = self._said = 0  # characters of all tokens, and of the text that was told
+        self._held: list[dict[str, Any]] = []  # tokens of text that is held back
         self._decoder = codecs.getincrementaldecoder('utf-8')('replace')
 
     def add(self, piece: Piece) -> tuple[str, dict[str, Any] | None]:
@@ -33,35 +36,45 @@ class Choice:
         self.finish = piece.finish
         self.tokens += len(piece.tokens)
         self.score += sum(piece.scores or ())
-        found = None
-        if piece.scores is not None and self._most >= 0:
-            found = self.logprobs(
-                list(zip(piece.tokens, piece.scores, piece.likeliest, strict=True))
+        self._said += len(piece.text)
+        if piece.scores is None or self._most < 0:
+            return piece.text, None
+        self._hold(list(zip(piece.tokens, piece.scores, piece.likeliest, strict=True)))
+        # The tokens of a stop string, and of what may become one, are no part of the text.
+        whole = self.finish == 'length'
+        told = [token for token in self._held if whole or token['text_offset'] < self._said]
+        self._held = self._held[len(told) :]
+        return piece.text, _logprobs(told)
+
+    def echo(self, text: str, scored: list[Scored] | None) -> tuple[str, dict[str, Any] | None]:
+        """As `add`, for the prompt."""
+        self._said = len(text)
+        if scored is None:
+            self._offset = self._said
+            return text, None
+        self._after = None
+        self._hold(scored)
+        told, self._held = self._held, []
+        return text, _logprobs(told)
+
+    def _hold(self, scored: list[Scored]) -> None:
+        """Describes tokens; ids are beside the texts, which may coincide."""
+        for token, score, likeliest in scored:
+            text = self._served.token_texts([token], self._after)[0]
+            self._held.append(
+                {
+                    'tokens': as_text(text),
+                    'token_logprobs': score,
+                    'top_logprobs': self._likeliest((token, score, likeliest)),
+                    'text_offset': self._offset,
+                    'token_ids': token,
+                    'top_ids': [other for other, _ in likeliest[: self._most]],
+                }
             )
-        return piece.text, found
-
-    def logprobs(self, scored: list[Scored]) -> dict[str, Any]:
-        """OpenAI's object for some more tokens; ids are beside the texts, which may coincide."""
-        tokens = [token for token, _, _ in scored]
-        texts = self._served.token_texts(tokens, self._after)
-        offsets = []
-        for text in texts:
-            offsets.append(self._offset)
             self._offset += len(self._decoder.decode(text))
-        before = [self._after, *tokens]
-        self._after = tokens[-1] if tokens else self._after
-        return {
-            'tokens': [as_text(text) for text in texts],
-            'token_logprobs': [score for _, score, _ in scored],
-            'top_logprobs': [
-                self._likeliest(one, last) for one, last in zip(scored, before, strict=False)
-            ],
-            'text_offset': offsets,
-            'token_ids': tokens,
-            'top_ids': [[token for token, _ in one[2][: self._most]] for one in scored],
-        }
+            self._after = token
 
-    def _likeliest(self, scored: Scored, after: int | None) -> dict[str, float] | None:
+    def _likeliest(self, scored: Scored) -> dict[str, float] | None:
         token, score, likeliest = scored
         if score is None:
             return None
@@ -69,7 +82,7 @@ class Choice:
         told.setdefault(token, score)  # As OpenAI does: the token itself is always there.
         found: dict[str, float] = {}
         for other, its_score in told.items():
-            found.setdefault(as_text(self._served.token_texts([other], after)[0]), its_score)
+            found.setdefault(as_text(self._served.token_texts([other], self._after)[0]), its_score)
         return found
 
 
@@ -154,11 +167,12 @@ class Answer:
     async def _pieces(self) -> AsyncIterator[tuple[int, str, dict[str, Any] | None]]:
         """(number of the text, what is new of it, log-probabilities) as they come."""
         if self._completion.fields.echo:
+            scored = {prompt: await self._scored(prompt) for prompt in self._prompts}
             for index, choice in enumerate(self._choices):
                 prompt = self._prompts[index // self._completion.drawn]
                 if not self._completion.fields.max_tokens:
                     choice.finish = 'length'
-                yield index, prompt.text, await self._scored(choice, prompt)
+                yield index, *choice.echo(prompt.text, scored[prompt])
         left = len(self._choices) if self._completion.fields.max_tokens else 0
         last = self._start
         while left:
@@ -175,14 +189,12 @@ class Answer:
             self._metrics.tokens.inc(len(news.tokens))
             yield index, text, logprobs
 
-    async def _scored(self, choice: Choice, prompt: Prompt) -> dict[str, Any] | None:
+    async def _scored(self, prompt: Prompt) -> list[Scored] | None:
         if self._completion.fields.logprobs < 0:
             return None
-        scores, likeliest = await asyncio.to_thread(self._served.score, prompt.ids)
-        choice._after = None
-        return choice.logprobs(
-            list(zip(prompt.ids, [None, *scores], [(), *likeliest], strict=True))
-        )
+        async with self._worker.scoring:  # One at a time: the logits of a long text are large.
+            scores, likeliest = await asyncio.to_thread(self._served.score, prompt.ids)
+        return list(zip(prompt.ids, [None, *scores], [(), *likeliest], strict=True))
 
     def _as_choice(
         self, index: int, text: str, logprobs: dict[str, Any] | None, finish: str | None
@@ -199,5 +211,10 @@ class Answer:
         }
 
 
+def _logprobs(tokens: list[dict[str, Any]]) -> dict[str, Any]:
+    """OpenAI's object: a list of each."""
+    return {name: [token[name] for token in tokens] for name in NAMES}
+
+
 def _joined(logs: list[dict[str, Any]]) -> dict[str, Any] | None:
-    return {name: [x for log in logs for x in log[name]] for name in logs[0]} if logs else None
+    return {name: [x for log in logs for x in log[name]] for name in NAMES} if logs else None

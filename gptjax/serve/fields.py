@@ -100,6 +100,7 @@ def parse(body: bytes) -> Completion:
         raise FieldError('suffix is not supported: the models only continue texts', 'suffix')
     for name in values:
         if name not in KNOWN:
+            name = name[:80]
             raise FieldError(f'{name} is unknown; {nearest(name, KNOWN)}', name)
     completion = Completion(
         fields=_fields({name: values[name] for name in PLAIN if name in values}),

@@ -2,6 +2,7 @@
 
 import hmac
 import json
+from collections.abc import Callable
 from typing import Any
 
 from starlette.responses import Response
@@ -39,13 +40,22 @@ def json_response(
 class Guard:
     """ASGI middleware."""
 
-    def __init__(self, app: ASGIApp, *, hosts: frozenset[str], token: str, origin: str) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        hosts: frozenset[str],
+        token: str,
+        origin: str,
+        count: Callable[[int], None],
+    ) -> None:
         """`hosts` are the names by which the server may be called, without a port.
 
         With a `token` requests need it; `origin`, if any, is the other one whose pages may call.
+        `count` is told the status of each answer.
         """
         self._app, self._hosts, self._token = app, hosts, token.encode()
-        self._origin = origin
+        self._origin, self._count = origin, count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers or passes the request on."""
@@ -62,6 +72,7 @@ class Guard:
 
         async def with_headers(message: Message) -> None:
             if message['type'] == 'http.response.start':
+                self._count(message['status'])
                 had = {key for key, _ in message['headers']}
                 added = ((k.encode(), v.encode()) for k, v in extra.items())
                 message['headers'] = [*message['headers'], *(x for x in added if x[0] not in had)]
@@ -79,8 +90,9 @@ class Guard:
         if origin not in ('', self._origin, f'http://{host}', f'https://{host}'):
             return error_response(403, f'pages of {origin[:80]!r} may not call this server')
         if self._token and scope['path'] not in OPEN and scope['method'] != 'OPTIONS':
-            given = sent.get('authorization', '').removeprefix('Bearer ').encode('latin-1')
-            if not hmac.compare_digest(given, self._token):
+            scheme, _, given = sent.get('authorization', '').partition(' ')
+            same = hmac.compare_digest(given.encode('latin-1'), self._token)
+            if scheme.lower() != 'bearer' or not same:
                 return error_response(401, 'a wrong token, or none', www_authenticate='Bearer')
         return None
 
@@ -88,4 +100,4 @@ class Guard:
 def _name(host: str) -> str:
     """The host of a Host header, without its port, in small letters."""
     name, colon, port = host.rpartition(':')
-    return (name if colon and port.isdecimal() else host).lower()
+    return (name if colon and (port.isdecimal() or not port) else host).lower()

@@ -26,7 +26,7 @@ class Metrics:
             'gptjax_time_between_tokens_seconds', 'Between the tokens of a text', **how
         )
         self.tokens = prometheus.Counter('gptjax_tokens', 'Tokens generated', registry=registry)
-        self.requests = prometheus.Counter(
+        self._requests = prometheus.Counter(
             'gptjax_requests', 'Requests by status', ['status'], registry=registry
         )
         self._compilations = prometheus.Counter(
@@ -39,6 +39,10 @@ class Metrics:
         del duration_secs
         if event == COMPILED:
             self._compilations.inc()
+
+    def count(self, status: int) -> None:
+        """Notes an answer."""
+        self._requests.labels(str(status)).inc()
 
     def gauge(self, name: str, meaning: str, value: Callable[[], float]) -> None:
         """A figure that is asked for when it is read."""

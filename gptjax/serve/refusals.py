@@ -12,7 +12,7 @@ from gptjax.serve.fields import FieldError
 from gptjax.serve.guard import error_response
 
 MOST_BODY = 1_000_000  # bytes
-BODY_S, ANSWER_S = 30.0, 600.0  # time limits
+BODY_S, ANSWER_S = 10.0, 600.0  # time limits
 
 
 async def read_body(request: Request) -> bytes:

@@ -96,5 +96,5 @@ class Registry:
             if best and best[0] != served.run.step:
                 try:
                     self._best[name] = await asyncio.to_thread(self._at, name, best[0], name)
-                except UserError:
-                    continue  # Not whole yet, or damaged: the one in use goes on.
+                except (UserError, OSError):
+                    continue  # Not whole yet, damaged or gone: the one in use goes on.

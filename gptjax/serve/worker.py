@@ -4,7 +4,6 @@ import asyncio
 import queue
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable
 
 from gptjax.generation.engine import Piece
@@ -31,7 +30,7 @@ class Worker:
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._sinks: dict[tuple[Served, int], tuple[Job, int]] = {}
         self._served: list[Served] = []
-        self.chunk_s = 0.0  # of the last chunk
+        self.scoring = asyncio.Lock()
         sys.setswitchinterval(0.0005)
         threading.Thread(target=self._run, name='generation', daemon=True).start()
 
@@ -88,7 +87,6 @@ class Worker:
                 self._step(served)
 
     def _step(self, served: Served) -> None:
-        start = time.monotonic()
         try:
             pieces = served.source.step()
         except Exception as error:  # Whatever it is, the other models go on.
@@ -97,7 +95,6 @@ class Worker:
                 self._forget(job)
             self._send([(job, (0, error)) for job in jobs])
             return
-        self.chunk_s = time.monotonic() - start
         news: list[tuple[Job, Event]] = []
         for piece in pieces:
             if found := self._sinks.get((served, piece.id)):

@@ -21,7 +21,7 @@ def serving(runs, slots=4, **guard):
     from gptjax.serve.app import Server
 
     ready = threading.Event()
-    server = Server(runs, slots, ready.set)
+    server = Server(runs, slots, lambda failure: ready.set())
     app = server.app(**{'hosts': LOCAL, 'token': '', 'origin': '', **guard})
     socket = _listen('127.0.0.1', 0)
     listening = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))

@@ -2,6 +2,7 @@
 
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -9,10 +10,12 @@ import time
 import pytest
 
 from tests.conftest import ROOT, one_line, run_main
+from tests.serve.conftest import soon
 
 httpx = pytest.importorskip('httpx')
 pytestmark = pytest.mark.serve
 
+DRAINING = 'SIGTERM: ending the texts that have begun; again: at once'
 CONFIGS = {'char': 'char.py', 'translation': 'translate.py:small', 'gan': 'gan.py:toy'}
 
 
@@ -71,6 +74,7 @@ def test_the_first_signal_drains_and_the_second_ends(home, sig):
         (['--port=99999'], '--port=99999 must be 0 to 65535; 0 picks a free one'),
         (['--host=nowhere.invalid', '--token_file=token'], '--host=nowhere.invalid --port=8000: '),
         (['--token_file=missing'], '--token_file=missing cannot be read'),
+        (['--allow_origin=*'], '--allow_origin=* must be an origin like https://example.org'),
         (['--slots=0'], '--slots=0 must be 1 to 1024'),
         (['--against=nothing'], 'there is no trained model in nothing'),
     ],
@@ -82,8 +86,34 @@ def test_wrong_flags_are_one_line(home, flags, message):
     assert message in one_line(done, 1)
 
 
-def test_a_short_token_is_refused(home, tmp_path):
-    (tmp_path / 'token').write_text('short\n')
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [('short\n', 'has 5 characters and must have 16 or more'), ('two words\n', 'one word')],
+)
+def test_a_bad_token_is_refused(home, tmp_path, content, message):
+    (tmp_path / 'token').write_text(content)
     flags = ['--mode=serve', f'--token_file={tmp_path / "token"}']
     done = run_main(f'--config={ROOT}/configs/char.py', f'--workdir={home / "char"}', *flags)
-    assert 'has 5 characters and must have 16 or more' in one_line(done, 1)
+    assert message in one_line(done, 1)
+
+
+@pytest.mark.parametrize('wait_s', [0.2, 1.0])
+def test_a_signal_while_the_programs_are_compiled_ends_the_server(home, wait_s):
+    with socket.create_server(('127.0.0.1', 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, str(ROOT / 'main.py'), f'--config={ROOT}/configs/char.py']
+    flags = [f'--workdir={home / "char"}', '--mode=serve', f'--port={port}']
+    process = subprocess.Popen([*command, *flags], stderr=subprocess.PIPE, text=True)
+    assert soon(lambda: status(f'http://127.0.0.1:{port}/healthz') == 503, 60)
+    time.sleep(wait_s)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 143
+    lines = process.stderr.read().splitlines()
+    assert [line for line in lines if 'Serving' not in line] == [DRAINING]
+
+
+def status(url: str) -> int:
+    try:
+        return httpx.get(url).status_code
+    except httpx.TransportError:
+        return 0

@@ -129,6 +129,18 @@ def test_echo_gives_the_log_probabilities_of_the_prompt(client, runs):
     assert {len(x) for x in more.logprobs.model_dump().values()} == {len(text) + 3}
 
 
+def test_tokens_joined_are_the_text_also_where_a_stop_string_ends_it(address):
+    for seed in range(6):
+        how = {'max_tokens': 60, 'seed': seed, 'logprobs': 2, 'stop': ['th', 'e', 'nd of']}
+        for echo in (False, True):
+            (whole,) = ask(address, **how, echo=echo)
+            logs = whole['logprobs']
+            assert ''.join(logs['tokens']) == whole['text']
+            assert logs['text_offset'] == list(range(len(whole['text'])))
+            assert len({len(entries) for entries in logs.values()}) == 1
+            assert joined(address, **how, echo=echo) == [(whole['text'], whole['finish_reason'])]
+
+
 def test_best_of_takes_the_likeliest(client):
     how = {'model': 'char', 'prompt': PROMPT, 'max_tokens': 8, 'seed': 4, 'logprobs': 0}
     every = client.completions.create(**how, n=5).choices
@@ -169,6 +181,7 @@ def test_any_mix_of_requests_is_as_if_alone_and_compiles_nothing(address, metric
     for seed in range(4):
         asyncio.run(crowd(seed))
     assert metrics()['gptjax_compilations_total'] == compiled
+    assert metrics()['gptjax_requests_total{status="200"}'] > 100
 
 
 def test_other_tasks_are_served_and_refuse_what_they_cannot(client, runs):
@@ -225,6 +238,16 @@ def test_what_the_model_cannot_do_is_a_400(address, values, message):
         ('GET', '/explain', {'headers': {'sec-fetch-site': 'cross-site'}}, 403, 'may not ask'),
         ('GET', '/explain?model=none', {}, 404, 'there is no model'),
         ('GET', '/v1/models/none', {}, 404, 'there is no model'),
+        ('GET', '/v1/models/', {}, 404, 'Not Found'),
+        ('GET', '/healthz/', {}, 404, 'Not Found'),
+        ('POST', '/tokenize', {'json': {'prompt': 'a', 'model': 0}}, 400, 'model must be a text'),
+        ('POST', '/tokenize', {'json': {'k' * 900: 1}}, 400, 'k' * 80 + ' is unknown'),
+        ('POST', '/detokenize', {'json': {'tokens': ['a']}}, 400, 'a list of token ids'),
+        ('POST', '/detokenize', {'json': {'tokens': [10**6]}}, 400, 'token ids are 0 to'),
+        (
+            *('POST', '/tokenize', {'json': {'prompt': 'a', 'add_special_tokens': True}}),
+            *(400, 'there are none'),
+        ),
         ('POST', '/tokenize', {'json': {'text': 'a'}}, 400, 'text is unknown'),
         ('POST', '/tokenize', {'json': {}}, 400, 'prompt must be a text'),
     ],
@@ -241,6 +264,9 @@ def test_tokenize(address, runs):
     found = httpx.post(f'{address}/tokenize', json={'prompt': PROMPT}).json()
     assert found['tokens'] == runs[0].task.tokenizer.encode(PROMPT).tolist()
     assert found['token_strs'] == list(PROMPT)
+    back = httpx.post(f'{address}/detokenize', json={'tokens': found['tokens']}).json()
+    assert back == {'prompt': PROMPT}
+    assert httpx.get(f'{address}/tokenizer_info').json()['eos_token'] is None
     assert (found['count'], found['max_model_len']) == (5, runs[0].config.model.block_size)
 
 
@@ -308,7 +334,14 @@ def test_a_token_is_needed_where_there_is_one(runs):
         _,
     ):
         assert httpx.get(f'{address}/healthz').status_code == 200
-        for headers in ({}, {'authorization': 'Bearer wrong'}, {'authorization': 'Bearer'}):
+        wrong = (
+            'Bearer wrong',
+            'Bearer',
+            '',
+            'a secret of some length',
+            'Basic a secret of some length',
+        )
+        for headers in ({}, *({'authorization': value} for value in wrong)):
             answer = httpx.get(f'{address}/v1/models', headers=headers)
             assert answer.status_code == 401
             assert answer.headers['www-authenticate'] == 'Bearer'
