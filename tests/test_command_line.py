@@ -23,7 +23,9 @@ def test_help_answers_in_under_a_second_and_loads_nothing_heavy():
     done = run_main('--help')
     assert time.monotonic() - began < 1.0
     assert done.returncode == 0
-    assert '--mode: <train|sample|eval|data|explain|report|bench|import|export>' in done.stdout
+    assert (
+        '--mode: <train|sample|eval|data|explain|report|serve|bench|import|export>' in done.stdout
+    )
     program = (
         'import sys, gptjax.cli; print([m for m in ("jax", "flax", "orbax") if m in sys.modules])'
     )
@@ -67,7 +69,7 @@ def test_help_answers_in_under_a_second_and_loads_nothing_heavy():
         (
             [CHAR, '--mode=fly'],
             2,
-            '--mode=fly: value should be one of <train|sample|eval|data|explain|report|bench|',
+            '--mode=fly: value should be one of <train|sample|eval|data|explain|report|serve|bench|',
         ),
         ([CHAR, '--wokdir=x'], 2, "Unknown command line flag 'wokdir'. Did you mean: workdir"),
         ([CHAR, 'train'], 1, "unexpected argument 'train'; options begin with --"),

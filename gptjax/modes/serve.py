@@ -14,7 +14,7 @@ from types import FrameType
 from gptjax import extras
 from gptjax.console import say
 from gptjax.errors import UserError
-from gptjax.modes.request import Request, open_run
+from gptjax.modes.request import Request, ServeFlags, open_run
 from gptjax.run import Run
 
 LOCAL = frozenset({'localhost', '127.0.0.1', '[::1]'})
@@ -28,25 +28,13 @@ def run(request: Request) -> int:
 
     serve = request.serve
     is_local = serve.host in ('localhost', '127.0.0.1', '::1')
-    if not 1 <= serve.slots <= 1024:
-        raise UserError(f'--slots={serve.slots} must be 1 to 1024; set it accordingly')
-    if not re.fullmatch(r'(https?://[^/\s]+)?', serve.allow_origin):
-        raise UserError(
-            f'--allow_origin={serve.allow_origin} must be an origin like https://example.org'
-        )
-    token = _token(serve.token_file)
-    if not is_local and not token:
-        raise UserError(
-            f'--host={serve.host} can be reached from other machines and needs a token; '
-            'give one with --token_file=FILE'
-        )
-    first = open_run(request)
-    runs = [first, *(Run.open(path) for path in request.against)]
+    token = _check(serve, is_local)
+    runs = [open_run(request), *(Run.open(path) for path in request.against)]
     sock = _listen(serve.host, serve.port)
     host, port = sock.getsockname()[:2]
     url = f'http://{f"[{host}]" if ":" in host else host}:{port}'
     names = ' and '.join(str(path) for path in (request.workdir, *map(Path, request.against)))
-    failures = []
+    failures, signals = list[Exception](), list[int]()
 
     def ready(failure: Exception | None) -> None:
         if failure:
@@ -65,26 +53,43 @@ def run(request: Request) -> int:
             yield  # Ours are caught until the process has ended.
 
     def end(number: int, _: FrameType | None) -> None:
-        if server.draining:
+        if signals:
             os._exit(128 + number)
+        signals.append(number)
         server.draining = listening.should_exit = True
         name = signal.Signals(number).name
         say(f'{name}: ending the texts that have begun; again: at once')
-        ended.append(number)
 
     # What it would log we print, or tell the client.
     logging.getLogger('uvicorn.error').setLevel(logging.CRITICAL)
-    config = uvicorn.Config(
-        app, log_config=None, access_log=False, server_header=False, limit_concurrency=1000
-    )
-    listening, ended = Uvicorn(config), list[int]()
+    how = {'log_config': None, 'access_log': False, 'server_header': False}
+    config = uvicorn.Config(app, **how, limit_concurrency=1000)
+    listening = Uvicorn(config)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
-    asyncio.run(listening.serve(sockets=[sock]))
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(listening.serve(sockets=[sock]))
     if failures:
         raise failures[0]
     # The thread that generates may be inside XLA, which does not survive the interpreter's end.
-    os._exit(128 + ended[0] if ended else 1)
+    os._exit(128 + signals[0] if signals else 1)
+
+
+def _check(serve: ServeFlags, is_local: bool) -> str:
+    """The token, if there is one; raises UserError for flags that do not go together."""
+    if not 1 <= serve.slots <= 1024:
+        raise UserError(f'--slots={serve.slots} must be 1 to 1024; set it accordingly')
+    if not re.fullmatch(r'(https?://[^/\s]+)?', serve.allow_origin):
+        raise UserError(
+            f'--allow_origin={serve.allow_origin} must be an origin like https://example.org'
+        )
+    token = _token(serve.token_file)
+    if not is_local and not token:
+        raise UserError(
+            f'--host={serve.host} can be reached from other machines and needs a token; '
+            'give one with --token_file=FILE'
+        )
+    return token
 
 
 def _token(path: str) -> str:

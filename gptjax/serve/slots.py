@@ -45,8 +45,10 @@ class SlotEngine(Engine):
             slots=max(block_size + chunk, in_pieces),
             likeliest=min(LIKELIEST, model.vocab_size),
         )
-        # One size for all, since other programs round differently: log-probabilities would depend
-        # on who came at the same time.
+        # Half a block is what a full context is rebuilt from.
+        self._widths = sorted({min(self._piece, -(-block_size // 2)), self._piece})
+        # One number of rows, since other programs round differently: log-probabilities would
+        # depend on who came at the same time.
         self._size = min(rows, max(1, int(together / self._piece)))
         self._long: Request | None = None  # whose context is computed in pieces
         self._pieces: list[Contexts] = []  # that are left of it
@@ -55,15 +57,18 @@ class SlotEngine(Engine):
     def warm_up(self) -> None:
         """Compiles all programs; no request may be there."""
         rows = len(self._rows)
-        for _ in range(rows):
-            self.submit([0], max_new_tokens=1)
-        self._rows = [self._queue.popleft() for _ in range(rows)]
-        requests = {row: request for row, request in enumerate(self._rows) if request}
-        for request in requests.values():
-            request.length = 1
-        self._place(dict(list(requests.items())[: rows - 1 or 1]))  # Some contexts beside others.
-        for request in requests.values():
-            request.placed = False
+        for width in self._widths:
+            for _ in range(rows):
+                self.submit([0] * min(width, self._block_size - 1), max_new_tokens=1)
+            self._rows = [self._queue.popleft() for _ in range(rows)]
+            requests = {row: request for row, request in enumerate(self._rows) if request}
+            for request in requests.values():
+                request.length = len(request.history)
+            self._place(dict(list(requests.items())[: rows - 1 or 1]))  # Beside others.
+            for request in requests.values():
+                request.placed = False
+            for _ in self.run():
+                pass
         self.submit([0] * (self._block_size - 1), max_new_tokens=1)
         for _ in self.run():
             pass
@@ -74,16 +79,19 @@ class SlotEngine(Engine):
         return len(self._queue)
 
     def _shape(self, n: int, longest: int) -> tuple[int, int]:
-        del n, longest
-        return self._size, self._piece
+        del n
+        return self._size, next(width for width in self._widths if longest <= width)
 
     def _place(self, replaced: dict[int, Request]) -> None:
         """Computes some of the contexts; the others wait for the next step."""
-        short = {row: r for row, r in replaced.items() if r.length <= self._piece}
-        if short:
-            super()._place(dict(list(short.items())[: self._size]))
+        least = 0
+        for width in self._widths:  # Not together: the program must not depend on the company.
+            group = {row: r for row, r in replaced.items() if least < r.length <= width}
+            if group:
+                super()._place(dict(list(group.items())[: self._size]))
+            least = width
         if self._long not in replaced.values():  # Finished or cancelled.
-            self._long = next((r for r in replaced.values() if r.length > self._piece), None)
+            self._long = next((r for r in replaced.values() if r.length > least), None)
             self._pieces, self._one = self._cut(self._long) if self._long else [], None
         if self._long:
             self._compute_piece(next(row for row, r in replaced.items() if r is self._long))
