@@ -69,7 +69,7 @@ def test_help_answers_in_under_a_second_and_loads_nothing_heavy():
         (
             [CHAR, '--mode=fly'],
             2,
-            '--mode=fly: value should be one of <train|sample|eval|data|explain|report|serve|bench|',
+            '--mode=fly: value should be one of <train|sample|eval|data|explain|report|',
         ),
         ([CHAR, '--wokdir=x'], 2, "Unknown command line flag 'wokdir'. Did you mean: workdir"),
         ([CHAR, 'train'], 1, "unexpected argument 'train'; options begin with --"),

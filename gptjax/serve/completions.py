@@ -48,12 +48,12 @@ class Choice:
 
     def echo(self, text: str, scored: list[Scored] | None) -> tuple[str, dict[str, Any] | None]:
         """As `add`, for the prompt."""
-        self._said = len(text)
         if scored is None:
-            self._offset = self._said
+            self._offset = self._said = len(text)
             return text, None
         self._after = None
         self._hold(scored)
+        self._said = self._offset
         told, self._held = self._held, []
         return text, _logprobs(told)
 
@@ -192,6 +192,8 @@ class Answer:
     async def _scored(self, prompt: Prompt) -> list[Scored] | None:
         if self._completion.fields.logprobs < 0:
             return None
+        if not prompt.text:  # What stands for it before the text is no part of it.
+            return []
         async with self._worker.scoring:  # One at a time: the logits of a long text are large.
             scores, likeliest = await asyncio.to_thread(self._served.score, prompt.ids)
         return list(zip(prompt.ids, [None, *scores], [(), *likeliest], strict=True))

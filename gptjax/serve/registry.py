@@ -18,7 +18,7 @@ MOST_LOADED = 4  # checkpoints besides the best ones
 
 
 class Registry:
-    """The models by their names: `char` is the best checkpoint, `char@500` that of step 500."""
+    """The models by name: `char` is the checkpoint asked for, `char@500` that of step 500."""
 
     def __init__(self, runs: Sequence[Run], worker: Worker, slots: int) -> None:
         """Names two runs of one name apart; loads nothing yet."""
@@ -90,11 +90,16 @@ class Registry:
         return self._serve(name, run)
 
     async def refresh(self) -> None:
-        """Takes better checkpoints that training has written since; texts go on with the old."""
+        """Takes better checkpoints, or later ones if `latest` was asked for, as they are written.
+
+        Texts that have begun go on with the old one.
+        """
         for name, served in self._best.items():
-            best = run_files.checkpoints(served.run.workdir).best_first()
-            if best and best[0] != served.run.step:
+            checkpoints = run_files.checkpoints(served.run.workdir)
+            latest = served.run.config.sample.checkpoint == 'latest'
+            steps = checkpoints.saved() if latest else checkpoints.best_first()
+            if steps and steps[0] != served.run.step:
                 try:
-                    self._best[name] = await asyncio.to_thread(self._at, name, best[0], name)
+                    self._best[name] = await asyncio.to_thread(self._at, name, steps[0], name)
                 except (UserError, OSError):
                     continue  # Not whole yet, damaged or gone: the one in use goes on.

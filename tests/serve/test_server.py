@@ -127,6 +127,8 @@ def test_echo_gives_the_log_probabilities_of_the_prompt(client, runs):
     longer = runs[0].score(more.text).log_probs
     np.testing.assert_allclose(more.logprobs.token_logprobs[1:], longer, atol=1e-5)
     assert {len(x) for x in more.logprobs.model_dump().values()} == {len(text) + 3}
+    empty = client.completions.create(**{**how, 'prompt': ''}, max_tokens=3).choices[0]
+    assert ''.join(empty.logprobs.tokens) == empty.text
 
 
 def test_tokens_joined_are_the_text_also_where_a_stop_string_ends_it(address):
