@@ -110,7 +110,7 @@ class Answer:
         self._completion, self._served, self._prompts = completion, served, prompts
         self._worker, self._metrics = worker, metrics
         self._start = time.monotonic()
-        self._job = Job(served, len(prompts) * completion.drawn)
+        self._job = Job(served)
         most = completion.fields.logprobs
         self._choices = [
             Choice(served, prompt, most) for prompt in prompts for _ in range(completion.drawn)

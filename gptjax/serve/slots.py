@@ -3,7 +3,7 @@
 import numpy as np
 
 from gptjax.generation.decode import Contexts, Rows, begin, empty_rows
-from gptjax.generation.engine import Engine, Request, contexts_of
+from gptjax.generation.engine import Engine, Piece, Request, contexts_of
 from gptjax.models.decoder import Decoder
 from gptjax.parallel.mesh import Layout
 from gptjax.serve import prefill
@@ -72,6 +72,15 @@ class SlotEngine(Engine):
         self.submit([0] * (self._block_size - 1), max_new_tokens=1)
         for _ in self.run():
             pass
+
+    def step(self) -> list[Piece]:
+        """As `Engine.step`; after a failure the engine is as good as new for the next requests."""
+        try:
+            return super().step()
+        except Exception:
+            # What was donated to the program that failed is gone.
+            self._device_rows = self._one = self._long = None
+            raise
 
     @property
     def waiting(self) -> int:

@@ -16,8 +16,8 @@ Event = tuple[int, Piece | Exception]  # the number of a text in its job, and wh
 class Job:
     """What the event loop waits for: the pieces of the texts of one request."""
 
-    def __init__(self, served: Served, rows: int) -> None:
-        self.served, self.rows = served, rows
+    def __init__(self, served: Served) -> None:
+        self.served = served
         self.events: asyncio.Queue[Event] = asyncio.Queue()
         self.numbers: list[int] = []  # of the worker's thread: texts that go on, by their source
 

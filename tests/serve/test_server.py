@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from gptjax import run_files
+from gptjax.generation import engine
 from gptjax.run import Run
 from gptjax.serve import app
 from tests.conftest import ROOT
@@ -314,19 +315,20 @@ def test_a_full_queue_is_a_429(address, metrics):
 
 
 def test_a_model_that_fails_is_a_500_and_the_others_go_on(runs, monkeypatch, capfd):
-    with serving(runs[:1]) as (address, server):
-        source = server._registry.bases['char'].source
-        step = source.step
+    with serving(runs[:1]) as (address, _):
+        program = engine.decode_chunk
 
-        def fail():
-            monkeypatch.setattr(source, 'step', step)
+        def fail(*args, **kwargs):
+            monkeypatch.setattr(engine, 'decode_chunk', program)
+            program(*args, **kwargs)  # What it was given is gone.
             raise RuntimeError('a failure')
 
-        monkeypatch.setattr(source, 'step', fail)
+        (before,) = ask(address, max_tokens=3, seed=1)
+        monkeypatch.setattr(engine, 'decode_chunk', fail)
         answer = httpx.post(f'{address}/v1/completions', json={'prompt': PROMPT})
         assert answer.status_code == 500
         assert 'the model failed' in answer.json()['error']['message']
-        assert len(ask(address, max_tokens=3)) == 1
+        assert ask(address, max_tokens=3, seed=1) == [before]
     assert 'RuntimeError: a failure' in capfd.readouterr().err
 
 

@@ -115,6 +115,12 @@ def test_every_text_is_as_if_alone_and_nothing_compiles(engine, seed):
     assert found == {i: alone(i) for i in range(len(REQUESTS))}
 
 
+@pytest.mark.slow
+def test_a_hundred_shuffles(engine):
+    for seed in range(4, 104):
+        assert shuffled(engine, seed) == {i: alone(i) for i in range(len(REQUESTS))}
+
+
 def test_a_long_context_does_not_stall_the_others(engine):
     first = engine.submit([1], max_new_tokens=BLOCK - 2)
     engine.step()
