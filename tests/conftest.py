@@ -108,6 +108,11 @@ def import_or_none(name: str):
     return importlib.import_module(name) if HAS_TORCH else None
 
 
+def optional(name: str):
+    """A module that some marked tests need; None where it is not installed."""
+    return importlib.import_module(name) if importlib.util.find_spec(name) else None
+
+
 @pytest.fixture
 def root() -> Path:
     return ROOT

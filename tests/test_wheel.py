@@ -66,7 +66,7 @@ def test_the_wheel_has_the_recipes_the_tables_and_the_toy_text_and_no_tests(whee
     recipes = {f'gptjax/configs/{path.name}' for path in (ROOT / 'configs').glob('*.py')}
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / 'gptjax').rglob('*.py')}
     data = {'py.typed', 'text/corpora.toml', 'text/vocabularies.toml', 'data/toy_language.txt'}
-    for folder in ('web', 'explain/web', 'report/web'):
+    for folder in ('web', 'explain/web', 'report/web', 'serve/web'):
         data |= {f'{folder}/{path.name}' for path in (ROOT / 'gptjax' / folder).iterdir()}
     expected = recipes | modules | {f'gptjax/{name}' for name in data}
     assert {name for name in names if not name.startswith('gptjax-')} == expected

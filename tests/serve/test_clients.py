@@ -6,16 +6,13 @@ Whatever happens, a text is what it is alone, and when all have gone no slot is 
 import functools
 import json
 
-import httpx
 import pytest
 
+from tests.conftest import optional
 from tests.serve.conftest import soon
 from tests.serve.test_server import MIXED, PROMPT, ask, bare
 
-pytest.importorskip('hypothesis')
-from hypothesis import HealthCheck, settings, stateful
-from hypothesis import strategies as st
-
+httpx = optional('httpx')
 pytestmark = pytest.mark.serve
 
 LIES = [
@@ -49,6 +46,9 @@ def finish(sock) -> dict:
 
 
 def test_clients_in_any_order(address, metrics):
+    from hypothesis import HealthCheck, settings, stateful
+    from hypothesis import strategies as st
+
     alone = functools.cache(lambda i: ask(address, **{'seed': 1, **MIXED[i]}))
     indices = st.integers(0, len(MIXED) - 1)
 

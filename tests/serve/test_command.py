@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from tests.conftest import ROOT, one_line, run_main
+from tests.conftest import ROOT, one_line, optional, run_main
 from tests.serve.conftest import soon
 
-httpx = pytest.importorskip('httpx')
+httpx = optional('httpx')
 pytestmark = pytest.mark.serve
 
 DRAINING = 'SIGTERM: ending the texts that have begun; again: at once'

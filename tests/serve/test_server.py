@@ -7,7 +7,6 @@ import re
 import shutil
 import socket
 
-import httpx
 import jax
 import numpy as np
 import pytest
@@ -15,11 +14,10 @@ import pytest
 from gptjax import run_files
 from gptjax.generation import engine
 from gptjax.run import Run
-from gptjax.serve import app
-from tests.conftest import ROOT
+from tests.conftest import ROOT, optional
 from tests.serve.conftest import serving, soon
 
-openai = pytest.importorskip('openai')
+httpx, openai = optional('httpx'), optional('openai')
 pytestmark = pytest.mark.serve
 
 PROMPT = 'To be'
@@ -358,7 +356,7 @@ def test_a_token_is_needed_where_there_is_one(runs):
 
 
 def test_a_better_checkpoint_is_taken_and_texts_go_on_with_the_old(home, tmp_path, monkeypatch):
-    monkeypatch.setattr(app, 'REFRESH_S', 0.1)
+    monkeypatch.setattr('gptjax.serve.app.REFRESH_S', 0.1)
     folder = tmp_path / 'char'
     shutil.copytree(home / 'char', folder)
     run = Run.open(folder)
