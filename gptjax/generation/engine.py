@@ -181,7 +181,7 @@ class Engine:
         tokens_BK = np.asarray(drawn.tokens_KB).T.tolist()
         pieces = []
         for row, request in enumerate(rows):
-            if request:
+            if request and request.placed:
                 piece = self._advance(request, tokens_BK[row])
                 pieces.append(with_scores(piece, drawn, row) if request.scores else piece)
                 if pieces[-1].finish:

@@ -16,7 +16,7 @@ HEADERS = {
     'cache-control': 'no-store',
 }
 LOCAL = frozenset({'localhost', '127.0.0.1', '[::1]'})
-OPEN = ('/healthz',)  # paths that need no token
+OPEN = ('/healthz', '/', '/favicon.ico')  # paths that need no token; the page has no secrets
 
 
 def error_response(

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from gptjax import run_files
-from gptjax.errors import UserError
+from gptjax.console import say
 from gptjax.run import Run
 from gptjax.serve.language_model import ServedLanguageModel
 from gptjax.serve.models import Served
@@ -31,6 +31,7 @@ class Registry:
             self._best[name] = self._serve(name, run)
         self._others: OrderedDict[str, Served] = OrderedDict()
         self._lock = asyncio.Lock()
+        self._refused: dict[str, int] = {}  # the last step that was tried, by name
 
     def _serve(self, name: str, run: Run) -> Served:
         if isinstance(run.task, LanguageModel):
@@ -95,11 +96,12 @@ class Registry:
         Texts that have begun go on with the old one.
         """
         for name, served in self._best.items():
-            checkpoints = run_files.checkpoints(served.run.workdir)
-            latest = served.run.config.sample.checkpoint == 'latest'
-            steps = checkpoints.saved() if latest else checkpoints.best_first()
-            if steps and steps[0] != served.run.step:
-                try:
+            try:
+                checkpoints = run_files.checkpoints(served.run.workdir)
+                latest = served.run.config.sample.checkpoint == 'latest'
+                steps = checkpoints.saved() if latest else checkpoints.best_first()
+                if steps and steps[0] not in (served.run.step, self._refused.get(name)):
+                    self._refused[name] = steps[0]
                     self._best[name] = await asyncio.to_thread(self._at, name, steps[0], name)
-                except (UserError, OSError):
-                    continue  # Not whole yet, damaged or gone: the one in use goes on.
+            except Exception as error:  # Not whole, damaged or gone: the one in use goes on.
+                say(f'{name}: step {self._refused.get(name)} cannot be taken ({error})')

@@ -93,6 +93,7 @@ class SlotEngine(Engine):
 
     def _place(self, replaced: dict[int, Request]) -> None:
         """Computes some of the contexts; the others wait for the next step."""
+        replaced = dict(sorted(replaced.items(), key=lambda item: item[1].id))  # Oldest first.
         least = 0
         for width in self._widths:  # Not together: the program must not depend on the company.
             group = {row: r for row, r in replaced.items() if least < r.length <= width}

@@ -27,13 +27,16 @@ class Streams:
 
     def __init__(self) -> None:
         self._streams: dict[int, Iterator[Piece]] = {}
+        self._first_of: dict[int, int] = {}  # text -> the first one of its stream
         self._next_id = 0
 
     def submit(self, pieces: Iterator[Piece], config: SampleConfig) -> list[int]:
         """Queues the texts of a stream, which has num_samples rows; returns their numbers."""
         first, self._next_id = self._next_id, self._next_id + config.num_samples
         self._streams[first] = pieces
-        return list(range(first, self._next_id))
+        numbers = list(range(first, self._next_id))
+        self._first_of |= dict.fromkeys(numbers, first)
+        return numbers
 
     @property
     def busy(self) -> bool:
@@ -59,11 +62,13 @@ class Streams:
                 del self._streams[first]
             else:
                 found.append(dataclasses.replace(piece, id=first + piece.id))
+                if piece.finish:
+                    self._first_of.pop(first + piece.id, None)
         return found
 
     def cancel(self, number: int) -> None:
         """Ends the stream that has this text; its texts are of one request."""
-        self._streams.pop(max((n for n in self._streams if n <= number), default=-1), None)
+        self._streams.pop(self._first_of.pop(number, -1), None)
 
 
 class ServedStream(Served):
@@ -104,6 +109,7 @@ class ServedStream(Served):
         values = {
             knob: getattr(completion.fields, name) for name, knob in KNOBS.items() if name in given
         }
+        values['num_samples'] = completion.fields.n
         if 'stop' in given:
             values['stop'] = completion.stop
         if 'seed' in given:

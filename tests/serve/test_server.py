@@ -185,6 +185,14 @@ def test_any_mix_of_requests_is_as_if_alone_and_compiles_nothing(address, metric
     assert metrics()['gptjax_requests_total{status="200"}'] > 100
 
 
+def test_a_gan_client_that_leaves_ends_no_other_text(address, runs):
+    (expected,) = ask(address, model='gan', prompt='', seed=2)
+    for n in (1, 3):
+        body = {'model': 'gan', 'prompt': '', 'n': n, 'seed': 1}
+        bare(address, json.dumps(body).encode()).close()
+        assert ask(address, model='gan', prompt='', seed=2) == [expected]
+
+
 def test_other_tasks_are_served_and_refuse_what_they_cannot(client, runs):
     _, translation, gan = runs
     source = translation.task.prompts(())[0]

@@ -11,7 +11,10 @@ function make(name, properties = {}, ...children) {
 }
 
 // The token of servers that need one is the fragment's #token=..., which never leaves the browser.
-const token = new URLSearchParams(location.hash.slice(1)).get('token') || '';
+// It is not kept in the address, which may be sent to others.
+const given = new URLSearchParams(location.hash.slice(1)).get('token');
+if (given) sessionStorage.setItem('token', given);
+const token = sessionStorage.getItem('token') || '';
 
 async function call(path, body, signal) {
   const headers = token ? { authorization: `Bearer ${token}` } : {};

@@ -71,6 +71,7 @@ const columns = {
 
   // Each token of a text by its surprise, and the bits for a character.
   async score(model, text, onPick) {
+    if (!text) throw new Error('Surprise needs a text; type one.');
     this.stop();
     closeAlternatives();
     $('columns').replaceChildren();

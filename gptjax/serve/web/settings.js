@@ -31,7 +31,6 @@ const settings = {
 
   save() {
     const found = new URLSearchParams(Object.entries(this.body()));
-    if (token) found.set('token', token);
     found.set('model', $('model').value);
     if ($('other').value) found.set('other', $('other').value);
     found.set('text', $('prompt').value);
