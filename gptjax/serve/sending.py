@@ -59,6 +59,7 @@ class Completions(Response):
             except TimeoutError:
                 raise ConnectionError from None
 
+        last = '[DONE]'
         try:
             async with asyncio.timeout(ANSWER_S):
                 async for found in answer.events():
@@ -66,9 +67,9 @@ class Completions(Response):
         except ConnectionError:  # The client reads nothing: the connection is closed.
             return
         except Exception as error:
-            await event(bytes(as_response(error).body).decode(), more=False)
-            return
-        await event('[DONE]', more=False)
+            last = bytes(as_response(error).body).decode()
+        with contextlib.suppress(ConnectionError):
+            await event(last, more=False)
 
 
 async def _until_gone(receive: Receive) -> None:
