@@ -21,10 +21,11 @@ from gptjax.serve.fields import Completion, FieldError
 from gptjax.serve.guard import Guard, json_response
 from gptjax.serve.metrics import Metrics
 from gptjax.serve.models import Prompt, Served
-from gptjax.serve.refusals import failure, field_error, http_error, read_body
+from gptjax.serve.refusals import failure, http_error, read_body
 from gptjax.serve.registry import Registry
 from gptjax.serve.sending import Completions
 from gptjax.serve.worker import Worker
+from gptjax.text.clean import clean
 
 MOST_TEXTS = 512  # of all requests, generated or waiting
 REFRESH_S = 5.0  # between two looks for a better checkpoint
@@ -60,7 +61,7 @@ class Server:
             Route('/healthz', self.healthz),
             Route('/metrics', self.metrics),
         ]
-        handlers = {HTTPException: http_error, FieldError: field_error, Exception: failure}
+        handlers = {HTTPException: http_error, FieldError: failure, Exception: failure}
         app = Starlette(routes=routes, exception_handlers=handlers, lifespan=self._lifespan)
         app.router.redirect_slashes = False
         count = self._metrics.count
@@ -148,11 +149,14 @@ class Server:
         """POST /tokenize: the tokens of a text, {"prompt": "...", "model": "..."}."""
         values = await self._values(request, 'prompt', 'model', 'add_special_tokens')
         if values.get('add_special_tokens'):
-            raise FieldError('add_special_tokens: there are none', 'add_special_tokens')
+            raise FieldError(
+                'add_special_tokens=true is not supported; leave it out', 'add_special_tokens'
+            )
         text = fields.text(values.get('prompt'), 'prompt')
         served = await self._served(_model_name(values))
-        tokenizer = served.run.task.tokenizer
+        tokenizer, text = served.run.task.tokenizer, clean(text, served.run.config.data)
         try:
+            tokenizer.check(text)
             ids = tokenizer.encode(text).tolist()
         except UserError as error:
             raise FieldError(str(error), 'prompt') from None

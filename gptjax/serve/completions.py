@@ -53,7 +53,9 @@ class Choice:
             return text, None
         self._after = None
         self._hold(scored)
-        self._said = self._offset
+        # The prompt is sent as it came; its tokens may be of a cleaned form.
+        self._offset = self._said = len(text)
+        self._decoder.reset()
         told, self._held = self._held, []
         return text, _logprobs(told)
 

@@ -15,7 +15,6 @@ HEADERS = {
     'cross-origin-resource-policy': 'same-origin',
     'cache-control': 'no-store',
 }
-LOCAL = frozenset({'localhost', '127.0.0.1', '[::1]'})
 OPEN = ('/healthz', '/', '/favicon.ico')  # paths that need no token; the page has no secrets
 
 
@@ -93,7 +92,11 @@ class Guard:
             scheme, _, given = sent.get('authorization', '').partition(' ')
             same = hmac.compare_digest(given.encode('latin-1'), self._token)
             if scheme.lower() != 'bearer' or not same:
-                return error_response(401, 'a wrong token, or none', www_authenticate='Bearer')
+                return error_response(
+                    401,
+                    'the token is missing or wrong; send Authorization: Bearer TOKEN',
+                    www_authenticate='Bearer',
+                )
         return None
 
 

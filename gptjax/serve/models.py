@@ -8,7 +8,7 @@ from typing import Protocol
 
 from gptjax.generation.engine import Piece
 from gptjax.run import Run
-from gptjax.serve.fields import Completion
+from gptjax.serve.fields import Completion, FieldError
 from gptjax.serve.scoring import Scores
 
 
@@ -67,9 +67,10 @@ class Served(abc.ABC):
     def submit(self, prompt: Prompt, completion: Completion) -> list[int]:
         """Queues the texts of a prompt; returns their numbers. Called by the source's thread."""
 
-    @abc.abstractmethod
     def score(self, ids: tuple[int, ...]) -> Scores:
         """Log-probabilities of the tokens of a prompt but the first, for `echo`."""
+        del ids
+        raise FieldError(f'{self.name} has no log-probabilities of a text', 'logprobs')
 
     def token_texts(self, ids: Sequence[int], after: int | None = None) -> list[bytes]:
         """The text of each token in UTF-8, where the first one follows the id `after`."""

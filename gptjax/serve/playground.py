@@ -6,13 +6,12 @@ from typing import Any
 from gptjax import pages, run_files
 from gptjax.serve.fields import Fields
 from gptjax.serve.registry import Registry
-from gptjax.serve.slots import LIKELIEST
 
 SCRIPTS = ('api', 'curve', 'tokens', 'columns', 'settings', 'start')
 MOST_POINTS = 300  # of a curve
+TEXT = 200  # tokens to begin with
 # Fields with a control of their own, in this order: the step of a slider, and its ends where the
 # field's own bounds are too far apart for one.
-TEXT = 200  # tokens to begin with
 CONTROLS: dict[str, tuple[float, float | None, float | None]] = {
     'max_tokens': (1, 1, 1000),
     'temperature': (0.05, None, None),
@@ -37,7 +36,6 @@ def describe(registry: Registry) -> dict[str, Any]:
     """The models with their curves and figures, and the controls."""
     return {
         'controls': [_control(name, *slider) for name, slider in CONTROLS.items()],
-        'likeliest': LIKELIEST,
         'models': [_model(registry, name) for name in registry.bases],
     }
 

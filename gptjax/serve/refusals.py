@@ -47,10 +47,6 @@ def as_response(error: Exception) -> Response:
     return error_response(500, 'the model failed; the log of the server has the reason')
 
 
-async def field_error(_: Request, error: Exception) -> Response:
-    return as_response(error)
-
-
 async def failure(_: Request, error: Exception) -> Response:
     return as_response(error)
 

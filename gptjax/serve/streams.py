@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import NoReturn
 
 from gptjax.config import SampleConfig
 from gptjax.errors import UserError
@@ -128,7 +127,3 @@ class ServedStream(Served):
         except UserError as error:
             raise FieldError(str(error), 'prompt') from None
         return self._streams.submit(pieces, config)
-
-    def score(self, ids: tuple[int, ...]) -> NoReturn:
-        """Never asked for, since `check` refuses echo."""
-        raise NotImplementedError

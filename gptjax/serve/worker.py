@@ -31,6 +31,7 @@ class Worker:
         self._sinks: dict[tuple[Served, int], tuple[Job, int]] = {}
         self._served: list[Served] = []
         self.scoring = asyncio.Lock()
+        # The loop parses and writes for milliseconds, in which this thread would wait to go on.
         sys.setswitchinterval(0.0005)
         threading.Thread(target=self._run, name='generation', daemon=True).start()
 

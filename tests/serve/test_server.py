@@ -261,7 +261,7 @@ def test_what_the_model_cannot_do_is_a_400(address, values, message):
         ('POST', '/detokenize', {'json': {'tokens': [10**6]}}, 400, 'token ids are 0 to'),
         (
             *('POST', '/tokenize', {'json': {'prompt': 'a', 'add_special_tokens': True}}),
-            *(400, 'there are none'),
+            *(400, 'add_special_tokens=true is not supported'),
         ),
         ('POST', '/tokenize', {'json': {'text': 'a'}}, 400, 'text is unknown'),
         ('POST', '/tokenize', {'json': {}}, 400, 'prompt must be a text'),
@@ -361,6 +361,8 @@ def test_a_token_is_needed_where_there_is_one(runs):
             answer = httpx.get(f'{address}/v1/models', headers=headers)
             assert answer.status_code == 401
             assert answer.headers['www-authenticate'] == 'Bearer'
+            assert 'the token is missing or wrong' in answer.json()['error']['message']
+        assert httpx.get(f'{address}/').status_code == 200  # The page, which then asks with one.
         headers = {'authorization': 'Bearer a secret of some length'}
         assert httpx.get(f'{address}/v1/models', headers=headers).status_code == 200
         headers |= {'origin': 'http://friend.example'}

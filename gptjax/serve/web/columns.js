@@ -2,7 +2,6 @@
 // The texts, side by side: one column for each model and sample.
 
 const columns = {
-  views: [],
   before: new Map(), // The tokens of the last texts, by column, for the marks of what flipped.
   stopper: null,
 
@@ -11,7 +10,6 @@ const columns = {
     closeAlternatives();
     this.stopper = new AbortController();
     $('columns').replaceChildren();
-    this.views = [];
     const kept = this.before;
     this.before = new Map();
     const { signal } = this.stopper;
@@ -30,7 +28,6 @@ const columns = {
       view.key = `${i} ${prompt}`;
       return view;
     });
-    this.views.push(...views);
     const asked = { ...body, model: model.name };
     if (!model.scores) delete asked.logprobs;
     await stream(asked, signal, ({ choices }) => {
@@ -73,10 +70,11 @@ const columns = {
   async score(model, text, onPick) {
     if (!text) throw new Error('Surprise needs a text; type one.');
     this.stop();
+    this.stopper = new AbortController();
     closeAlternatives();
     $('columns').replaceChildren();
     const body = { model: model.name, prompt: text, max_tokens: 0, echo: true, logprobs: 10 };
-    const { choices } = await (await call('/v1/completions', body)).json();
+    const { choices } = await (await call('/v1/completions', body, this.stopper.signal)).json();
     const { logprobs } = choices[0];
     const { text: box, note } = this.column(`${model.name}: surprise`);
     const view = new TokenView(box, onPick);

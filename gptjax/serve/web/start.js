@@ -16,7 +16,10 @@ function remember() {
   $('undo').disabled = false;
 }
 
+let latest = 0; // The attempt whose end the buttons show: one may begin within another.
+
 async function attempt(work) {
+  const mine = ++latest;
   $('error').textContent = '';
   $('go').disabled = true;
   $('stop').disabled = false;
@@ -25,6 +28,7 @@ async function attempt(work) {
   } catch (error) {
     if (error.name !== 'AbortError') $('error').textContent = error.message;
   }
+  if (mine !== latest) return;
   $('go').disabled = false;
   $('stop').disabled = true;
 }
@@ -82,6 +86,7 @@ async function start() {
   settings.build(found.controls);
   settings.load();
   showModel();
+  $('explain').hidden = Boolean(token); // A page of its own is opened without the token.
   $('status').hidden = true;
   $('main').hidden = false;
 }

@@ -11,7 +11,7 @@ class TokenView {
   constructor(box, onPick) {
     this.box = box;
     this.onPick = onPick;
-    this.tokens = []; // {id, text, logprob, likeliest: [[text, logprob, id]], element}
+    this.tokens = []; // {id, text, logprob, likeliest: [[text, logprob]], element}
     this.decoder = new TextDecoder('utf-8');
   }
 
