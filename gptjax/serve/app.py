@@ -109,7 +109,8 @@ class Server:
         """POST /v1/completions."""
         completion = fields.parse(await read_body(request))
         served = await self._served(completion.fields.model)
-        prompts = served.check(completion)
+        # In another thread, since a prompt of a megabyte takes some time.
+        prompts = await asyncio.to_thread(served.check, completion)
         texts = len(prompts) * completion.drawn
         if self._texts + texts > MOST_TEXTS:
             busy = f'{self._texts} texts are being generated, and there may be {MOST_TEXTS}'
@@ -156,8 +157,8 @@ class Server:
         served = await self._served(_model_name(values))
         tokenizer, text = served.run.task.tokenizer, clean(text, served.run.config.data)
         try:
-            tokenizer.check(text)
-            ids = tokenizer.encode(text).tolist()
+            await asyncio.to_thread(tokenizer.check, text)
+            ids = (await asyncio.to_thread(tokenizer.encode, text)).tolist()
         except UserError as error:
             raise FieldError(str(error), 'prompt') from None
         return json_response(
@@ -209,7 +210,7 @@ class Server:
     async def playground(self, request: Request) -> Response:
         """GET /playground: what its page shows of the models."""
         del request
-        return json_response(playground.describe(self._models))
+        return json_response(await asyncio.to_thread(playground.describe, self._models))
 
     async def explain(self, request: Request) -> Response:
         """GET /explain?model=NAME&text=TEXT: the page of --mode=explain."""

@@ -196,8 +196,8 @@ class Answer:
             return None
         if not prompt.text:  # What stands for it before the text is no part of it.
             return []
-        async with self._worker.scoring:  # One at a time: the logits of a long text are large.
-            scores, likeliest = await asyncio.to_thread(self._served.score, prompt.ids)
+        loop, score = asyncio.get_running_loop(), self._served.score
+        scores, likeliest = await loop.run_in_executor(self._worker.scoring, score, prompt.ids)
         return list(zip(prompt.ids, [None, *scores], [(), *likeliest], strict=True))
 
     def _as_choice(

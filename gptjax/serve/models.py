@@ -27,11 +27,19 @@ class Source(Protocol):
     def waiting(self) -> int:
         """Texts without a slot."""
 
-    def step(self) -> list[Piece]:
+    def step(self) -> Sequence['Piece | Failure']:
         """The next piece of each text that has a slot."""
 
     def cancel(self, number: int) -> None:
         """Forgets a text and frees its slot."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """Why a text cannot go on, in place of a piece."""
+
+    id: int
+    error: Exception
 
 
 @dataclasses.dataclass(frozen=True)

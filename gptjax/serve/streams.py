@@ -8,7 +8,7 @@ from gptjax.errors import UserError
 from gptjax.generation.engine import Piece
 from gptjax.run import Run
 from gptjax.serve.fields import Completion, FieldError
-from gptjax.serve.models import Prompt, Served
+from gptjax.serve.models import Failure, Prompt, Served
 
 # Fields that are a knob of `sample`, and all that are understood.
 KNOBS = {
@@ -52,11 +52,16 @@ class Streams:
         """Streams that wait for others."""
         return len(self._streams) - self.active
 
-    def step(self) -> list[Piece]:
+    def step(self) -> list[Piece | Failure]:
         """The next piece of each stream that has its turn."""
-        found = []
+        found: list[Piece | Failure] = []
         for first, stream in list(self._streams.items())[: self.MOST_AT_A_TIME]:
-            piece = next(stream, None)
+            try:
+                piece = next(stream, None)
+            except Exception as error:  # The other streams go on.
+                del self._streams[first]
+                found.append(Failure(first, error))
+                continue
             if piece is None:
                 del self._streams[first]
             else:

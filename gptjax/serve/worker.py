@@ -5,10 +5,11 @@ import queue
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 from gptjax.generation.engine import Piece
 from gptjax.serve.fields import Completion
-from gptjax.serve.models import Prompt, Served
+from gptjax.serve.models import Failure, Prompt, Served
 
 Event = tuple[int, Piece | Exception]  # the number of a text in its job, and what is new
 
@@ -30,7 +31,8 @@ class Worker:
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._sinks: dict[tuple[Served, int], tuple[Job, int]] = {}
         self._served: list[Served] = []
-        self.scoring = asyncio.Lock()
+        # One text at a time, since the logits of a long one are large.
+        self.scoring = ThreadPoolExecutor(1, 'scoring')
         # The loop parses and writes for milliseconds, in which this thread would wait to go on.
         sys.setswitchinterval(0.0005)
         threading.Thread(target=self._run, name='generation', daemon=True).start()
@@ -99,8 +101,9 @@ class Worker:
         news: list[tuple[Job, Event]] = []
         for piece in pieces:
             if found := self._sinks.get((served, piece.id)):
-                news.append((found[0], (found[1], piece)))
-                if piece.finish:
+                event = piece.error if isinstance(piece, Failure) else piece
+                news.append((found[0], (found[1], event)))
+                if isinstance(piece, Failure) or piece.finish:
                     del self._sinks[served, piece.id]
         self._send(news)
 
