@@ -31,7 +31,7 @@ HAS_TRACKERS = all(importlib.util.find_spec(name) for name in ('tensorboard', 'w
 HAS_NOTEBOOK = all(importlib.util.find_spec(name) for name in ('nbclient', 'ipykernel'))
 HAS_SERVE = all(
     importlib.util.find_spec(name)
-    for name in ('starlette', 'uvicorn', 'prometheus_client', 'openai', 'hypothesis')
+    for name in ('starlette', 'uvicorn', 'prometheus_client', 'httpx', 'openai', 'hypothesis')
 )
 HAS_LM_EVAL = HAS_SERVE and importlib.util.find_spec('lm_eval') is not None
 HAS_BROWSER = bool(importlib.util.find_spec('selenium') and shutil.which('chromedriver'))

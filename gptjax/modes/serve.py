@@ -58,7 +58,7 @@ def run(request: Request) -> int:
         signals.append(number)
         server.draining = listening.should_exit = True
         name = signal.Signals(number).name
-        say(f'{name}: ending the texts that have begun; again: at once')
+        say(f'{name}: finishing the texts in progress; once more stops at once')
 
     # What it would log we print, or tell the client.
     logging.getLogger('uvicorn.error').setLevel(logging.CRITICAL)

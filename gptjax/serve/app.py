@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from gptjax.errors import UserError
 from gptjax.run import Run
-from gptjax.serve import fields, playground
+from gptjax.serve import fields, looks, playground
 from gptjax.serve.completions import Answer, as_text
 from gptjax.serve.fields import Completion, FieldError
 from gptjax.serve.guard import Guard, json_response
@@ -25,6 +25,7 @@ from gptjax.serve.refusals import failure, http_error, read_body
 from gptjax.serve.registry import Registry
 from gptjax.serve.sending import Completions
 from gptjax.serve.worker import Worker
+from gptjax.tasks.language_model.task import LanguageModel
 from gptjax.text.clean import clean
 
 MOST_TEXTS = 512  # of all requests, generated or waiting
@@ -52,6 +53,7 @@ class Server:
             Route('/favicon.ico', self.icon),
             Route('/playground', self.playground),
             Route('/explain', self.explain),
+            Route('/look', self.look, methods=['POST']),
             Route('/v1/completions', self.completions, methods=['POST']),
             Route('/v1/models', self.models),
             Route('/v1/models/{name:path}', self.model),
@@ -219,13 +221,26 @@ class Server:
         asked = request.query_params
         served = await self._served(asked.get('model', ''))
         texts = [asked['text']] if asked.get('text') else []
-        async with self._explaining:  # One at a time, since each takes seconds of computation.
-            try:
-                found = await asyncio.to_thread(served.run.explain, *texts, live=False)
-            except UserError as error:
-                raise FieldError(str(error), 'text') from None
+        found = await self._explained(served.run.explain, *texts, live=False)
         page = found.to_html().encode('utf-8', 'replace')
         return Response(page, media_type='text/html')
+
+    async def look(self, request: Request) -> Response:
+        """POST /look: what the playground draws of a translation or of a sentence of the GAN."""
+        values = await self._values(request, 'prompt', 'text', 'model', 'seed', 'temperature')
+        served = await self._served(_model_name(values))
+        if isinstance(served.run.task, LanguageModel):
+            raise FieldError(f'{served.name} is a language model; GET /explain shows it', 'model')
+        given = [fields.text(values[name], name) for name in ('prompt', 'text') if name in values]
+        knobs = {name: values[name] for name in ('seed', 'temperature') if name in values}
+        return json_response(await self._explained(looks.look, served.run, given, knobs))
+
+    async def _explained(self, explain: Callable[..., Any], *args: Any, **knobs: Any) -> Any:
+        async with self._explaining:  # One at a time, since each takes seconds of computation.
+            try:
+                return await asyncio.to_thread(explain, *args, **knobs)
+            except UserError as error:
+                raise FieldError(str(error), 'text') from None
 
     async def healthz(self, request: Request) -> Response:
         """GET /healthz: 503 until requests are answered, and when the server ends."""

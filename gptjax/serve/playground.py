@@ -7,7 +7,7 @@ from gptjax import pages, run_files
 from gptjax.serve.fields import Fields
 from gptjax.serve.registry import Registry
 
-SCRIPTS = ('api', 'curve', 'tokens', 'columns', 'settings', 'start')
+SCRIPTS = ('api', 'curve', 'tokens', 'pictures', 'columns', 'settings', 'start')
 MOST_POINTS = 300  # of a curve
 TEXT = 200  # tokens to begin with
 # Fields with a control of their own, in this order: the step of a slider, and its ends where the

@@ -15,7 +15,7 @@ from tests.serve.conftest import soon
 httpx = optional('httpx')
 pytestmark = pytest.mark.serve
 
-DRAINING = 'SIGTERM: ending the texts that have begun; again: at once'
+DRAINING = 'SIGTERM: finishing the texts in progress; once more stops at once'
 CONFIGS = {'char': 'char.py', 'translation': 'translate.py:small', 'gan': 'gan.py:toy'}
 
 
@@ -52,7 +52,7 @@ def test_the_first_signal_drains_and_the_second_ends(home, sig):
     assert rest[-1] == 'data: [DONE]'  # The text was ended.
     assert process.wait(20) == 128 + sig
     said = process.stderr.read()
-    assert f'{sig.name}: ending the texts that have begun; again: at once' in said
+    assert f'{sig.name}: finishing the texts in progress; once more stops at once' in said
     assert 'Traceback' not in said
     process, address = start(home)
     body |= {'max_tokens': 4000, 'n': 32}

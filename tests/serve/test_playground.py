@@ -55,7 +55,7 @@ def generate(page, text='To be', **values):
     for name, value in values.items():
         fill(page, name, value)
     page.find_element('id', 'go').click()
-    assert soon(lambda: ended(page) or error(page))
+    assert soon(lambda: ended(page) or error(page), 60)
 
 
 def error(page) -> str:
@@ -202,6 +202,40 @@ def test_right_to_left_and_narrow(page):
     wide = 'return document.documentElement.scrollWidth - document.documentElement.clientWidth'
     assert page.execute_script(wide) <= 0
     page.set_window_size(1200, 900)
+
+
+def opened_picture(page) -> str:
+    page.find_element('css selector', '.picture summary').click()
+    assert soon(lambda: page.find_elements('css selector', '.picture table, .picture p'), 60)
+    return page.find_element('css selector', '.picture').text
+
+
+def test_a_translation_shows_its_attention(page, runs):
+    source = runs[1].task.prompts(())[0]
+    fill(page, 'model', 'translation')
+    generate(page, source)
+    assert texts(page) == runs[1].generate([source])
+    assert 'Mean of the heads of' in opened_picture(page)
+    rows = page.find_elements('css selector', '.picture tbody tr')
+    for row in rows:
+        titles = [cell.get_attribute('title') for cell in row.find_elements('css selector', 'td')]
+        shares = [float(title.rsplit(' ', 1)[1].removesuffix('%')) for title in titles]
+        assert sum(shares) == pytest.approx(100, abs=1)
+
+
+def test_a_sentence_of_the_gan_shows_its_style(page, runs):
+    fill(page, 'model', 'gan')
+    generate(page, '', seed=3)
+    sentence = texts(page)[0]
+    assert 'The critic gives this sentence' in opened_picture(page)
+    words = [cell.text for cell in page.find_elements('css selector', '.picture th')]
+    assert (
+        ' '.join(words).removesuffix(' END')
+        == sentence.strip()
+        == runs[2].generate('', seed=3, num_samples=1).strip()
+    )
+    width = len(page.find_elements('css selector', '.picture tr:first-child td'))
+    assert width == runs[2].config.model.n_embd
 
 
 def test_explain_opens_the_page_of_the_text(page, address):

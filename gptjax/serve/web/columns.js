@@ -21,11 +21,13 @@ const columns = {
     const views = Array.from({ length: body.n || 1 }, (_, i) => {
       const title = (body.n || 1) > 1 ? `${model.name}, text ${i + 1}` : model.name;
       const { text, note } = this.column(title);
-      text.append(make('span', { className: 'given', textContent: prompt }));
+      const continues = model.base.task !== 'translation';
+      if (continues) text.append(make('span', { className: 'given', textContent: prompt }));
       const view = new TokenView(text, onPick);
       view.listen();
       view.note = note;
       view.key = `${i} ${prompt}`;
+      view.written = '';
       return view;
     });
     const asked = { ...body, model: model.name };
@@ -33,6 +35,7 @@ const columns = {
     await stream(asked, signal, ({ choices }) => {
       for (const { index, text, logprobs, finish_reason: finish } of choices) {
         const view = views[index];
+        view.written += text;
         if (logprobs) {
           const key = `${model.place} ${view.key}`;
           view.add(logprobs, { before: kept.get(key) || [] });
@@ -41,6 +44,10 @@ const columns = {
           view.box.append(text);
         }
         if (finish) view.note.textContent = this.summary(view, finish);
+        // The server draws the picture of a sentence from the same noise, which the first one has.
+        if (finish && model.pictured && (index === 0 || model.base.task === 'translation')) {
+          view.box.parentElement.append(picture(model, asked, view.written));
+        }
       }
     });
   },

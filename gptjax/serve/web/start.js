@@ -8,7 +8,8 @@ let models = [];
 function modelOf(name, place) {
   const base = models.find((model) => name === model.name || name.startsWith(`${model.name}@`));
   const step = name === base.name ? base.step : Number(name.slice(base.name.length + 1));
-  return { name, base, step, place, scores: base.task === 'language_model' };
+  const scores = base.task === 'language_model';
+  return { name, base, step, place, scores, pictured: !scores };
 }
 
 function remember() {
@@ -72,6 +73,7 @@ function showModel() {
     settings.save();
   });
   $('score').disabled = !model.scores;
+  $('asked').textContent = model.base.task === 'translation' ? 'Line to translate' : 'Text to continue';
 }
 
 async function start() {
