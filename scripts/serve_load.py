@@ -1,9 +1,11 @@
-"""Loads a server: tokens a second and time to the first token at 1 and 16 clients.
+"""Loads a server: tokens a second and time to the first token at 1 and at some clients.
 
-  python scripts/serve_load.py runs/char [--tokens 1000] [--turns 5]
+  python scripts/serve_load.py runs/char [--clients 16] [--tokens 1000] [--turns 5]
+  python scripts/serve_load.py runs/gpt2 --config=gpt2 --clients=8 --ctranslate2=EXPORTED
 
-Turns alternate between one client, sixteen clients, and the same sixteen texts as one batch of
-`Run.generate` in a process of its own. Prints medians, with the lowest and the highest turn.
+Turns alternate between one client, several clients, one text without a server and the same number
+of texts as a batch without a server, in a process of its own: by `Run.generate`, or by CTranslate2
+with the files of --mode=export. Prints medians, with the lowest and the highest turn.
 """
 
 import argparse
@@ -13,26 +15,46 @@ import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 MAIN = Path(__file__).parents[1] / 'main.py'
-CLIENTS = 16
-BATCH = """
+# Programs that are asked for the seconds of some texts: "rows seed" on standard input.
+ASKED = """
 import sys, time
+folder, tokens, prompt, temporary = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
+{setup}
+for line in sys.stdin:
+    rows, seed = map(int, line.split())
+    start = time.perf_counter()
+    {generate}
+    print(time.perf_counter() - start, flush=True)
+"""
+OURS = ASKED.format(
+    setup="""
 from gptjax.parallel import devices
 devices.tune_cpu()
 import gptjax
-run = gptjax.load(sys.argv[1])
-def generate(seed):
-    start = time.perf_counter()
-    run.generate([sys.argv[3]] * 16, max_new_tokens=int(sys.argv[2]), temperature=0.8, seed=seed)
-    return time.perf_counter() - start
-generate(0)
-print('ready', flush=True)
-for line in sys.stdin:
-    print(generate(int(line)), flush=True)
-"""
+run = gptjax.load(folder)
+knobs = {'max_new_tokens': tokens, 'temperature': 0.8}
+""",
+    generate='run.generate([prompt] * rows, seed=seed, **knobs)',
+)
+CTRANSLATE2 = ASKED.format(
+    setup="""
+import json, os
+import ctranslate2, tokenizers
+from ctranslate2.converters import TransformersConverter
+TransformersConverter(folder).convert(temporary, force=True)
+cores = len(os.sched_getaffinity(0))
+generator = ctranslate2.Generator(temporary, compute_type='float32', intra_threads=cores)
+words = tokenizers.Tokenizer.from_file(folder + '/tokenizer.json').encode(prompt).tokens
+knobs = {'sampling_topk': 0, 'sampling_temperature': 0.8, 'include_prompt_in_result': False}
+knobs |= {'min_length': tokens, 'max_length': tokens, 'end_token': []}
+""",
+    generate='generator.generate_batch([words] * rows, **knobs)',
+)
 
 
 async def one_text(port: int, tokens: int, prompt: str, seed: int) -> float:
@@ -81,6 +103,11 @@ def spread(values: list[float], scale: float = 1.0) -> str:
     return f'{middle * scale:,.4g} ({low * scale:,.4g} to {high * scale:,.4g})'
 
 
+def ratios(ours: list[float], theirs: list[float]) -> list[float]:
+    """Turn by turn."""
+    return [a / b for a, b in zip(ours, theirs, strict=True)]
+
+
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -88,41 +115,53 @@ def main() -> None:
     parser.add_argument('--config', default='char')
     parser.add_argument('--prompt', default='ROMEO:')
     parser.add_argument('--tokens', type=int, default=1000)
+    parser.add_argument('--clients', type=int, default=16)
+    parser.add_argument('--ctranslate2', help='folder that --mode=export wrote')
     parser.add_argument('--turns', type=int, default=5)
     args = parser.parse_args()
     serve = [f'--config={args.config}', f'--workdir={args.workdir}', '--mode=serve', '--port=0']
+    serve.append(f'--slots={args.clients}')
     server = subprocess.Popen(
         [sys.executable, str(MAIN), *serve], stderr=subprocess.PIPE, text=True
     )
     port = int(re.search(r':(\d+)$', server.stderr.readline())[1])
-    batch = subprocess.Popen(
-        [sys.executable, '-c', BATCH, args.workdir, str(args.tokens), args.prompt],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    batch.stdout.readline()
-    rates: dict[object, list[float]] = {1: [], CLIENTS: [], 'batch': []}
-    first: dict[int, list[float]] = {1: [], CLIENTS: []}
-    healthy: list[float] = []
-    for seed in range(args.turns):
-        for clients in (1, CLIENTS):
-            found = asyncio.run(turn(port, clients, args, seed))
-            rates[clients] += found['rate']
-            first[clients] += found['first']
-            healthy += found['health']
-        batch.stdin.write(f'{seed}\n')
-        batch.stdin.flush()
-        rates['batch'].append(CLIENTS * args.tokens / float(batch.stdout.readline()))
-    server.terminate()
-    batch.stdin.close()
-    for name, values in rates.items():
-        print(f'{name}: {spread(values)} tokens/s')
-    for clients, values in first.items():
-        p95 = sorted(values)[int(0.95 * (len(values) - 1))]
-        print(f'{clients} clients, first text: {spread(values, 1e3)} ms, p95 {p95 * 1e3:.1f}')
-    pairs = list(zip(rates[CLIENTS], rates['batch'], rates[1], strict=True))
-    print('16 clients over the batch:', spread([crowd / whole for crowd, whole, _ in pairs]))
-    print('16 clients over one:', spread([crowd / one for crowd, _, one in pairs]))
-    print(f'/healthz meanwhile: {spread(healthy, 1e3)} ms')
+    with tempfile.TemporaryDirectory() as folder:
+        asked = [args.ctranslate2 or args.workdir, str(args.tokens), args.prompt, folder]
+        peer = subprocess.Popen(
+            [sys.executable, '-c', CTRANSLATE2 if args.ctranslate2 else OURS, *asked],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
+        )  # fmt: skip
+
+        def without_server(rows: int, seed: int) -> float:
+            print(rows, seed, file=peer.stdin, flush=True)
+            return rows * args.tokens / float(peer.stdout.readline())
+
+        sizes = (1, args.clients)
+        for rows in sizes:
+            without_server(rows, 0)  # Compiles.
+        served: dict[int, list[float]] = {rows: [] for rows in sizes}
+        alone: dict[int, list[float]] = {rows: [] for rows in sizes}
+        first: dict[int, list[float]] = {rows: [] for rows in sizes}
+        healthy: list[float] = []
+        for seed in range(args.turns):
+            for rows in sizes:
+                found = asyncio.run(turn(port, rows, args, seed))
+                served[rows] += found['rate']
+                first[rows] += found['first']
+                healthy += found['health']
+                alone[rows].append(without_server(rows, seed))
+        server.terminate()
+        peer.stdin.close()
+        peer.wait()
+    name = 'CTranslate2' if args.ctranslate2 else 'Run.generate'
+    for rows in sizes:
+        p95 = sorted(first[rows])[int(0.95 * (len(first[rows]) - 1))]
+        print(f'clients: {rows}')
+        print(f'  tokens/s: {spread(served[rows])}; {name}: {spread(alone[rows])}')
+        print(f'  over {name}: {spread(ratios(served[rows], alone[rows]))}')
+        print(f'  first text, ms: {spread(first[rows], 1e3)}, p95 {p95 * 1e3:.1f}')
+    print(f'{args.clients} clients over one: {spread(ratios(served[args.clients], served[1]))}')
+    print(f'/healthz meanwhile, ms: {spread(healthy, 1e3)}')
 
 
 if __name__ == '__main__':

@@ -94,11 +94,14 @@ class SlotEngine(Engine):
     def _place(self, replaced: dict[int, Request]) -> None:
         """Computes some of the contexts; the others wait for the next step."""
         replaced = dict(sorted(replaced.items(), key=lambda item: item[1].id))  # Oldest first.
+        delayed = self.active - len(replaced)  # Texts whose next chunk comes later for this.
         least = 0
         for width in self._widths:  # Not together: the program must not depend on the company.
-            group = {row: r for row, r in replaced.items() if least < r.length <= width}
-            if group:
-                super()._place(dict(list(group.items())[: self._size]))
+            group = [(row, r) for row, r in replaced.items() if least < r.length <= width]
+            for first in range(0, len(group), self._size):
+                # A program at least; then on as long as more texts wait for it than are delayed.
+                if not first or len(group) - first > delayed:
+                    super()._place(dict(group[first : first + self._size]))
             least = width
         if self._long not in replaced.values():  # Finished or cancelled.
             self._long = next((r for r in replaced.values() if r.length > least), None)

@@ -65,7 +65,7 @@ def metrics(address):
     return read
 
 
-def soon(holds, seconds: float = 5.0) -> bool:
+def soon(holds, seconds: float = 20.0) -> bool:
     """Whether something holds within some seconds."""
     end = time.monotonic() + seconds
     while not holds():

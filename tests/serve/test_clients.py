@@ -78,7 +78,9 @@ def test_clients_in_any_order(address, metrics):
         @stateful.rule(body=st.sampled_from(LIES) | st.binary(max_size=40))
         def lies(self, body):
             headers = {'content-type': 'application/json'}
-            answer = httpx.post(f'{address}/v1/completions', content=body, headers=headers)
+            answer = httpx.post(
+                f'{address}/v1/completions', content=body, headers=headers, timeout=60
+            )
             assert answer.status_code == 400
             assert answer.json()['error']['message']
 

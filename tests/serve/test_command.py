@@ -34,7 +34,9 @@ def start(home, name='char', *flags):
 def test_every_task_is_served(home, name):
     process, address = start(home, name)
     prompt = 'aba' if name == 'translation' else ''
-    answer = httpx.post(f'{address}/v1/completions', json={'prompt': prompt, 'max_tokens': 4})
+    answer = httpx.post(
+        f'{address}/v1/completions', json={'prompt': prompt, 'max_tokens': 4}, timeout=60
+    )
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 143
     assert answer.status_code == 200, answer.text

@@ -229,7 +229,7 @@ def test_other_tasks_are_served_and_refuse_what_they_cannot(client, runs):
     ],
 )
 def test_what_the_model_cannot_do_is_a_400(address, values, message):
-    answer = httpx.post(f'{address}/v1/completions', json={'prompt': PROMPT, **values})
+    answer = httpx.post(f'{address}/v1/completions', json={'prompt': PROMPT, **values}, timeout=60)
     assert answer.status_code == 400
     error = answer.json()['error']
     assert message in error['message']
@@ -273,7 +273,7 @@ def test_what_the_model_cannot_do_is_a_400(address, values, message):
     ],
 )
 def test_other_refusals(address, method, path, how, status, message):
-    answer = httpx.request(method, address + path, **how)
+    answer = httpx.request(method, address + path, **how, timeout=60)
     assert answer.status_code == status
     assert message in answer.json()['error']['message']
     assert answer.headers['x-content-type-options'] == 'nosniff'
@@ -322,7 +322,7 @@ def test_a_full_queue_is_a_429(address, metrics):
     body = json.dumps({'prompt': PROMPT, 'max_tokens': 1000, 'n': 128}).encode()
     waiting = [bare(address, body) for _ in range(4)]
     assert soon(lambda: metrics()['gptjax_live'] == 512)
-    answer = httpx.post(f'{address}/v1/completions', json={'prompt': PROMPT})
+    answer = httpx.post(f'{address}/v1/completions', json={'prompt': PROMPT}, timeout=60)
     assert (answer.status_code, answer.headers['retry-after']) == (429, '1')
     assert 'texts are being generated' in answer.json()['error']['message']
     assert httpx.get(f'{address}/healthz').json() == {'status': 'ok'}
@@ -342,7 +342,7 @@ def test_a_model_that_fails_is_a_500_and_the_others_go_on(runs, monkeypatch, cap
 
         (before,) = ask(address, max_tokens=3, seed=1)
         monkeypatch.setattr(engine, 'decode_chunk', fail)
-        answer = httpx.post(f'{address}/v1/completions', json={'prompt': PROMPT})
+        answer = httpx.post(f'{address}/v1/completions', json={'prompt': PROMPT}, timeout=60)
         assert answer.status_code == 500
         assert 'the model failed' in answer.json()['error']['message']
         assert ask(address, max_tokens=3, seed=1) == [before]
