@@ -8,8 +8,8 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gptjax import devices
 from gptjax.errors import UserError
-from gptjax.parallel import devices
 
 if TYPE_CHECKING:
     from gptjax.config import Config

@@ -8,6 +8,7 @@ comes its argument: --config=char:small. Any setting can be overridden: --config
 """
 
 import importlib
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,9 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from gptjax import command_line, files
+from gptjax import command_line, devices, files
 from gptjax.config import from_config_dict
 from gptjax.errors import UserError
-from gptjax.parallel import devices
 
 # Each module has `run(request) -> exit status`, and is imported when it is asked for.
 MODES = {
@@ -33,6 +33,12 @@ MODES = {
     'import': 'gptjax.modes.import_hf',
     'export': 'gptjax.modes.export_hf',
 }
+
+
+TOGETHER = ('train', 'eval')  # modes for several processes
+PROCESS_FLAGS = ('coordinator', 'num_processes', 'process_id')
+# Environment variables with the number of processes, of launchers that JAX's runtime understands.
+LAUNCHERS = ('OMPI_COMM_WORLD_SIZE', 'SLURM_STEP_NUM_TASKS')
 
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
@@ -63,6 +69,11 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_string(
         'allow_origin', '', 'Of --mode=serve: another origin whose pages may call.', **both
     )
+    flags.DEFINE_string(
+        'coordinator', '', 'Of several processes: HOST:PORT where process 0 listens.', **both
+    )
+    flags.DEFINE_integer('num_processes', 0, 'How many train one run together.', **both)
+    flags.DEFINE_integer('process_id', -1, 'Which of them this is, from 0.', **both)
     flags.DEFINE_bool(
         'compilation_cache', True, 'Keep compiled programs in the cache folder.', **both
     )
@@ -72,7 +83,24 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
 def main() -> None:
     """Does what sys.argv says, and exits with the status of that."""
     devices.tune_cpu()
-    command_line.run(run_mode, define_flags, __doc__)
+    command_line.run(run_mode, define_flags, __doc__, before=join_processes)
+
+
+def join_processes(argv: list[str]) -> None:
+    """Joins the other processes, if flags or a launcher say that there are any.
+
+    Before the flags are parsed, since a config file may ask JAX for its devices.
+    """
+    given = [command_line.last_value(argv, name) for name in PROCESS_FLAGS]
+    launched = any(os.environ.get(name, '1') != '1' for name in LAUNCHERS)
+    if not (any(given) or launched):
+        return
+    mode = command_line.last_value(argv, 'mode') or 'train'
+    if mode not in TOGETHER:
+        raise UserError(f'--mode={mode} is for one process; start one, without a launcher')
+    from gptjax import processes
+
+    processes.start(processes.place(*given) if any(given) else None)
 
 
 def run_mode(argv: list[str]) -> int:

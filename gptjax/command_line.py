@@ -17,6 +17,7 @@ from absl import app, flags, logging
 from gptjax import recipes
 from gptjax.config import Config
 from gptjax.config.schema import flatten
+from gptjax.console import speaker
 from gptjax.errors import UserError, nearest, nearest_knob
 
 USER_MISTAKE = 1
@@ -29,10 +30,12 @@ def run(
     main: Callable[[list[str]], int],
     define_flags: Callable[[flags.FlagValues, list[str]], None],
     usage: str,
+    before: Callable[[list[str]], None] = lambda argv: None,
 ) -> None:
     """Parses sys.argv into absl's FLAGS, calls main with what is left, and exits with its status.
 
     `define_flags` gets FLAGS and the checked arguments; --help prints `usage` and the flags.
+    `before` gets them before the config file is read.
     """
 
     def parse(argv: Sequence[str]) -> list[str]:
@@ -44,6 +47,7 @@ def run(
                 sys.exit(0)
             checked = check_config_flags(expand_flag_files(argv))
             define_flags(flags.FLAGS, checked)
+            before(checked)
             return flags.FLAGS(checked)
         except SystemExit as error:
             if error.code == 0:
@@ -125,6 +129,7 @@ def command_to_repeat(argv: Sequence[str]) -> str:
     changing = (
         *('mode', 'prompt', 'prompt_file', 'json', 'nojson', 'source', 'target', 'html'),
         *('against', 'verify', 'noverify', 'live', 'nolive'),
+        *('coordinator', 'num_processes', 'process_id'),
     )
     _, kept = _take(argv[1:], *changing)
     return shlex.join([*program(argv).split(), *kept])
@@ -196,6 +201,12 @@ def _take(args: Sequence[str], *names: str) -> tuple[list[str], list[str]]:
     return values, rest
 
 
+def last_value(argv: Sequence[str], name: str) -> str:
+    """The value of a flag, before flags are parsed; empty if it is not there."""
+    values, _ = _take(argv[1:], name)
+    return values[-1] if values else ''
+
+
 def _can_be_read(path: str) -> bool:
     # Not Path.is_file(): that raises where a folder above is closed.
     return os.path.isfile(path) and os.access(path, os.R_OK)
@@ -217,5 +228,5 @@ def _leave(error: Exception | str, status: int) -> NoReturn:
     if isinstance(error, UserError):
         message = with_flags(message)
     name = program(sys.argv).split()[-1]
-    print(f'{name}: {" ".join(message.split())}', file=sys.stderr)
+    print(f'{name}: {speaker()}{" ".join(message.split())}', file=sys.stderr)
     sys.exit(status)

@@ -38,7 +38,7 @@ def note(workdir: Path, step: int, command: str) -> None:
         step,
         datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
         command,
-        _code_sha256()[:12],
+        code_sha256()[:12],
         {'python': platform.python_version()} | {name: metadata.version(name) for name in VERSIONS},
         devices[0].device_kind if devices[0].platform != 'cpu' else hardware(),
         len(devices),
@@ -62,7 +62,8 @@ def read(workdir: Path) -> list[Start]:
     return found
 
 
-def _code_sha256() -> str:
+def code_sha256() -> str:
+    """The SHA-256 of gptjax's own modules."""
     sums = hashlib.sha256()
     for path in sorted(PACKAGE.rglob('*.py')):
         sums.update(path.relative_to(PACKAGE).as_posix().encode() + path.read_bytes())

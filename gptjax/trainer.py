@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-from gptjax import run_files, starts, tasks, trackers
+from gptjax import processes, run_files, starts, tasks, trackers
 from gptjax.config import Config
 from gptjax.config.schema import flatten
 from gptjax.console import say
@@ -34,7 +34,8 @@ def train_run(config: Config, workdir: Path, *, command: str = '') -> Outcome | 
             f'{workdir} already holds a run and train.resume=never; '
             'use another work directory, or train.resume=auto to continue it'
         )
-    task = tasks.create(config, say)
+    with processes.main_first('task'):
+        task = tasks.create(config, say)
     parts = config.train.accumulate
     layout = Layout(
         config.mesh,
@@ -48,8 +49,18 @@ def train_run(config: Config, workdir: Path, *, command: str = '') -> Outcome | 
             f'{workdir} has checkpoints but no config.json; restore that file from a backup, '
             'or use another work directory'
         )
-    workdir.mkdir(parents=True, exist_ok=True)
-    with _only_one(workdir):
+    about = {'code': starts.code_sha256(), **dict(flatten(task.config)), **task.fingerprint()}
+    processes.require_same(about)
+    with contextlib.ExitStack() as held:
+        with processes.main_first('workdir'):
+            if processes.is_main():
+                workdir.mkdir(parents=True, exist_ok=True)
+                held.enter_context(_only_one(workdir))
+            elif not workdir.exists():
+                raise UserError(
+                    f'{workdir} is not there; name a folder that all processes share with --workdir'
+                )
+        interrupts = held.enter_context(processes.watched())
         if checkpoints.saved():
             _require_same(task, workdir)
             step, state = checkpoints.resume(like)
@@ -61,22 +72,28 @@ def train_run(config: Config, workdir: Path, *, command: str = '') -> Outcome | 
         else:
             _announce(task, layout)
             state = initial_state(task, layout)
-        run_files.save(task.config, task.save, workdir, continues=bool(checkpoints.saved()))
-        starts.note(workdir, int(state.step), command)
-        log = MetricsLog(workdir / 'metrics.jsonl', int(state.step))
-        receivers: tuple[Tracker, ...] = (
-            *(log, RunProgress(int(state.step), config.train.steps)),
-            LiveReport(workdir, task.verdict),
-            *trackers.make(config, workdir, int(state.step)),
-        )
+        receivers: tuple[Tracker, ...] = ()
+        elapsed_s = 0.0
+        if processes.is_main():
+            run_files.save(task.config, task.save, workdir, continues=bool(checkpoints.saved()))
+            starts.note(workdir, int(state.step), command)
+            log = MetricsLog(workdir / 'metrics.jsonl', int(state.step))
+            elapsed_s = log.elapsed_s
+            receivers = (
+                *(log, RunProgress(int(state.step), config.train.steps)),
+                LiveReport(workdir, task.verdict),
+                *trackers.make(config, workdir, int(state.step)),
+            )
         outcome = train(
             *(task, layout, state),
             checkpoints=checkpoints,
             trackers=receivers,
-            elapsed_s=log.elapsed_s,
+            elapsed_s=elapsed_s,
+            interrupts=interrupts,
         )
-    rows = read_metrics(workdir / 'metrics.jsonl')
-    task.plot(rows, f'{config.name} in {workdir}').savefig(workdir / 'loss.png', dpi=120)
+    if processes.is_main():
+        rows = read_metrics(workdir / 'metrics.jsonl')
+        task.plot(rows, f'{config.name} in {workdir}').savefig(workdir / 'loss.png', dpi=120)
     return outcome
 
 

@@ -33,7 +33,7 @@ for line in sys.stdin:
 """
 OURS = ASKED.format(
     setup="""
-from gptjax.parallel import devices
+from gptjax import devices
 devices.tune_cpu()
 import gptjax
 run = gptjax.load(folder)

@@ -10,12 +10,22 @@ from tests.conftest import ROOT
 PACKAGE = ROOT / 'gptjax'
 # From the bottom to the top; a package stands for its modules.
 LAYERS = (
-    ('config', 'errors', 'chips', 'files', 'console', 'extras', 'thread_errors'),
+    (
+        'config',
+        'errors',
+        'chips',
+        'files',
+        'console',
+        'extras',
+        'thread_errors',
+        'devices',
+        'watchdog',
+    ),
     ('text', 'models', 'parallel'),
     ('training', 'generation'),
     ('run_files', 'manifest', 'starts', 'pages', 'interop', 'explain', 'report'),
     ('tasks',),
-    ('run', 'trainer', 'trackers', 'progress', 'recipes'),
+    ('run', 'trainer', 'processes', 'trackers', 'progress', 'recipes'),
     ('serve',),
     ('modes',),
     ('command_line', 'cli'),

@@ -81,6 +81,14 @@ class TrainConfig(Section):
 class MeshConfig(Section):
     """The device mesh; the product of its sizes is the number of devices used."""
 
-    data: int = knob(0, 'copies of the model, which share the batch; 0: all that fit', low=0)
-    fsdp: int = knob(1, 'shards in which parameters are stored', low=1)
-    tensor: int = knob(1, 'shards into which each matrix product is split', low=1)
+    data: int = knob(
+        0, 'copies of the model, which share the batch; 0: all that fit, -1: all devices', low=-1
+    )
+    fsdp: int = knob(1, 'shards in which parameters are stored; -1: all devices', low=-1)
+    tensor: int = knob(1, 'shards into which each product is split; -1: all devices', low=-1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ('fsdp', 'tensor'):
+            if not getattr(self, name):
+                raise UserError(f'mesh.{name}=0 gives no shard; set mesh.{name}=1 or more, or -1')

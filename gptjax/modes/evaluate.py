@@ -2,6 +2,7 @@
 
 import json
 
+from gptjax import processes
 from gptjax.console import say
 from gptjax.modes.request import Request, open_run
 
@@ -12,6 +13,8 @@ def run(request: Request) -> int:
     path = request.config.data.path
     other = path if path and path != run.config.data.path else None
     report = run.evaluate(other)
+    if not processes.is_main():
+        return 0
     if request.as_json:
         print(json.dumps({**report.figures, 'step': run.step}))
     else:

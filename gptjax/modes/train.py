@@ -1,6 +1,6 @@
 """--mode=train: trains or continues a work directory, then shows what came of it."""
 
-from gptjax import pages
+from gptjax import pages, processes
 from gptjax.console import say
 from gptjax.modes import report, sample
 from gptjax.modes.request import Request, open_run
@@ -27,6 +27,10 @@ def run(request: Request) -> int:
     run = open_run(request)
     evaluated = run.evaluate()
     say(f'Validation, whole split, step {run.step}: {evaluated}')
+    if not processes.alone():
+        say(f'Curves: {workdir / "loss.png"}. For texts, type, without the flags of processes:')
+        say(f'  {request.command} --mode=sample')
+        return 0
     if verdict := run.task.verdict(run.metrics):
         say(f'{verdict}.')
     say(f'Curves: {workdir / "loss.png"}. A sample:\n')

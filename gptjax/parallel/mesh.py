@@ -48,30 +48,35 @@ class Layout:
 
         Args:
           config: its `data` of 0 means as many as there are, so far as they divide the batch and
-            copies pay.
+            copies pay; one size may be -1, which means all devices that the others leave.
           batch_size: rows that are computed at a time.
           copies: whether it pays to split the rows over devices with a copy of the model each.
 
         Raises:
-          UserError: there are too few devices, or they do not divide the batch.
+          UserError: there are too few devices, they do not divide the batch, or one of several
+            processes would have no rows of its own.
         """
-        model_parts = config.fsdp * config.tensor
-        most = jax.device_count() // model_parts if copies else 1
-        rows = batch_size // math.gcd(batch_size, config.fsdp)
-        data = config.data or max((d for d in range(1, most + 1) if rows % d == 0), default=1)
-        shape = (data, config.fsdp, config.tensor)
-        wanted = math.prod(shape)
-        if not 0 < wanted <= jax.device_count():
+        copies = copies or jax.process_count() > 1  # Each process needs rows of its own.
+        data, fsdp, tensor = shape = _shape(config, batch_size, copies=copies)
+        wanted, there = math.prod(shape), jax.device_count()
+        if not 0 < wanted <= there:
             raise UserError(
-                f'mesh.data={data} x fsdp={config.fsdp} x tensor={config.tensor} needs '
-                f'{max(wanted, model_parts)} devices, and there are {jax.device_count()}; '
+                f'mesh.data={data} x fsdp={fsdp} x tensor={tensor} needs '
+                f'{max(wanted, fsdp * tensor)} devices, and there are {there}; '
                 'lower them (simulated CPU devices: JAX_NUM_CPU_DEVICES=8)'
             )
-        if batch_size % (data * config.fsdp):
+        if batch_size % (data * fsdp):
             raise UserError(
                 f'{batch_size} rows at a time (train.batch_size / train.accumulate) cannot be '
-                f'split evenly over mesh.data={data} x fsdp={config.fsdp}; '
-                f'make them a multiple of {data * config.fsdp}'
+                f'split evenly over mesh.data={data} x fsdp={fsdp}; '
+                f'make them a multiple of {data * fsdp}'
+            )
+        if jax.process_count() > 1 and (wanted < there or jax.local_device_count() % tensor):
+            raise UserError(
+                f'mesh.data={data} x fsdp={fsdp} x tensor={tensor} does not give each of '
+                f'{jax.process_count()} processes with {jax.local_device_count()} devices rows of '
+                f'its own; let the product be {there} and mesh.tensor divide '
+                f'{jax.local_device_count()}'
             )
         devices = jax.devices()[:wanted]
         self.mesh = Mesh(
@@ -79,7 +84,8 @@ class Layout:
             ('data', 'fsdp', 'tensor'),
             axis_types=(AxisType.Auto,) * 3,
         )
-        self.rows = data * config.fsdp
+        self.rows = data * fsdp
+        self.whole = NamedSharding(self.mesh, P())  # all of an array on every device
         # In-process CPU devices deadlock in a collective when several steps are queued.
         self.must_wait = wanted > 1 and devices[0].platform == 'cpu'
 
@@ -87,17 +93,15 @@ class Layout:
         """Host arrays (this process's rows) -> device arrays, split along the axis of the rows."""
         axes = tuple(name for name in ('data', 'fsdp') if self.mesh.shape[name] > 1)
         sharding = NamedSharding(self.mesh, P(*[None] * axis, axes) if axes else P())
+        # Scalars have no rows.
+        shardings = jax.tree.map(lambda x: sharding if np.ndim(x) > axis else self.whole, batch)
         if jax.process_count() == 1:
-            whole = NamedSharding(self.mesh, P())  # Scalars have no rows.
-            shardings = jax.tree.map(lambda x: sharding if np.ndim(x) > axis else whole, batch)
             return jax.device_put(batch, shardings)
-        return jax.tree.map(
-            lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch
-        )
+        return jax.tree.map(jax.make_array_from_process_local_data, shardings, batch)
 
     def copy(self, tree: Tree) -> Tree:
         """Puts a whole copy of all arrays on every device."""
-        return jax.device_put(tree, NamedSharding(self.mesh, P()))
+        return jax.device_put(tree, self.whole)
 
     def wait(self, arrays: Tree) -> Tree:
         """Returns the arrays, finished where queueing more work would be dangerous."""
@@ -107,21 +111,50 @@ class Layout:
         """The sharding of each leaf of a (possibly abstract) state, by the table above."""
         return jax.tree_util.tree_map_with_path(self._sharding, tree)
 
+    def unsplit(self, tree: Any) -> list[tuple[str, int, int]]:
+        """(name, width, parts) of each width that the parts do not divide, so that it is whole."""
+        return [
+            (jax.tree_util.keystr(path, simple=True, separator='/'), n, self._parts(axes))
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+            for axes, n in zip(_spec(path, leaf), leaf.shape, strict=False)
+            if axes and n % self._parts(axes)
+        ]
+
     def _sharding(self, path: KeyPath, leaf: jax.Array) -> NamedSharding:
-        name = jax.tree_util.keystr(path, simple=True, separator='/')
-        spec = next(spec for pattern, spec in RULES if re.search(pattern, name))
-        if len(spec) != len(leaf.shape):  # Scalars, and statistics that an optimizer reduced.
-            spec = P()
         # A width that the axis does not divide (a vocabulary of 65, say) stays whole.
         fits = [
             axes if axes and n % self._parts(axes) == 0 else None
-            for axes, n in zip(spec, leaf.shape, strict=False)
+            for axes, n in zip(_spec(path, leaf), leaf.shape, strict=False)
         ]
         return NamedSharding(self.mesh, P(*fits))
 
     def _parts(self, axes: str | tuple[str, ...]) -> int:
         names = (axes,) if isinstance(axes, str) else axes
         return math.prod(self.mesh.shape[name] for name in names)
+
+
+def _shape(config: MeshConfig, batch_size: int, *, copies: bool) -> tuple[int, int, int]:
+    """The sizes of data, fsdp and tensor, with those that are not given filled in."""
+    given = {name: getattr(config, name) for name in ('data', 'fsdp', 'tensor')}
+    open_sizes = [name for name, size in given.items() if size < 0]
+    if len(open_sizes) > 1:
+        raise UserError(f'mesh.{" and mesh.".join(open_sizes)} are -1; give all sizes but one')
+    for name in open_sizes:
+        others = math.prod(size or 1 for other, size in given.items() if other != name)
+        given[name] = max(1, jax.device_count() // others)
+    data, fsdp, tensor = given.values()
+    most = jax.device_count() // (fsdp * tensor) if copies else 1
+    rows = batch_size // math.gcd(batch_size, fsdp)
+    fitting = (d for d in range(1, most + 1) if rows % d == 0)
+    return data or max(fitting, default=1), fsdp, tensor
+
+
+def _spec(path: KeyPath, leaf: jax.Array) -> P:
+    """What the table says of an array."""
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    spec = next(spec for pattern, spec in RULES if re.search(pattern, name))
+    # Scalars, and statistics that an optimizer reduced, are whole.
+    return spec if len(spec) == len(leaf.shape) else P()
 
 
 def copies_pay(tokens: int) -> bool:

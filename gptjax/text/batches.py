@@ -22,13 +22,13 @@ def random_windows(
     process: int = 0,
     processes: int = 1,
 ) -> Batch:
-    """Windows that start anywhere: rows `process`, `process + processes`, ... of the step's batch.
+    """Windows that start anywhere: this process's rows of the step's batch.
 
     All processes draw all starts, which costs nothing, so their number changes no row.
     """
     draw = np.random.default_rng((*np.atleast_1d(seed), step))
     start_B = draw.integers(0, len(tokens) - block_size, size=batch_size)
-    return _windows(tokens, start_B[process::processes], block_size)
+    return _windows(tokens, start_B[own_rows(batch_size, process, processes)], block_size)
 
 
 def consecutive_windows(
@@ -43,7 +43,9 @@ def consecutive_windows(
     """Windows in order and without overlap, from the start again after the last, shorter one."""
     count = count_windows(tokens, block_size)
     index_B = (step * batch_size + np.arange(batch_size)) % count
-    return _windows(tokens, index_B[process::processes] * block_size, block_size)
+    return _windows(
+        tokens, index_B[own_rows(batch_size, process, processes)] * block_size, block_size
+    )
 
 
 def whole_split(
@@ -54,9 +56,19 @@ def whole_split(
     Each process has its rows of every batch, so all processes have equally many batches.
     """
     count = count_windows(tokens, block_size)
+    own = own_rows(batch_size, process, processes)
     for first in range(0, count, batch_size):
-        index_B = np.arange(first, first + batch_size)[process::processes]
+        index_B = np.arange(first, first + batch_size)[own]
         yield _windows(tokens, index_B * block_size, block_size)
+
+
+def own_rows(batch_size: int, process: int, processes: int) -> slice:
+    """The rows of a batch that a process has: a block, since its devices hold neighbouring rows.
+
+    `processes` divides the size of the batch.
+    """
+    size = batch_size // processes
+    return slice(process * size, (process + 1) * size)
 
 
 def count_windows(tokens: np.ndarray, block_size: int) -> int:

@@ -116,7 +116,8 @@ class Checkpoints:
         step, state = self.restore(like, self.saved())
         newer = [other for other in self.saved() if other > step]
         older = [other for other in self.saved() if other < step]
-        for damaged in newer + [other for other in older if not self._is_sound(other)]:
+        damaged_steps = newer + [other for other in older if not self._is_sound(other)]
+        for damaged in damaged_steps if jax.process_index() == 0 else ():
             aside = self.folder.with_name(f'{self.folder.name}-damaged')
             aside.mkdir(exist_ok=True)
             target, i = aside / str(damaged), 0
@@ -158,6 +159,8 @@ class Checkpoints:
 
     def _write_manifest(self) -> None:
         """Orbax calls this when all files of a step are written and it has no final name yet."""
+        if jax.process_index() != 0:
+            return
         unnamed = list(self.folder.glob(f'{self._saving}.*'))
         folder = unnamed[0] if unnamed else self.folder / str(self._saving)
         (folder / MANIFEST).write_text(json.dumps(_sums(folder), indent=1) + '\n')

@@ -52,6 +52,7 @@ def train(
     checkpoints: Checkpoints,
     trackers: Sequence[Tracker],
     elapsed_s: float = 0.0,
+    interrupts: Interrupts | None = None,
 ) -> Outcome:
     """Trains from a state to the configured number of steps, or until a signal.
 
@@ -62,6 +63,7 @@ def train(
       checkpoints: where states are saved: every `save_every` steps, at the end and at a signal.
       trackers: what receives the rows of metrics.
       elapsed_s: the seconds that the run took before.
+      interrupts: says when to stop; by default at a signal to this process.
 
     Raises:
       UserError: a loss is not finite (nothing of that is saved), or saving failed.
@@ -77,11 +79,11 @@ def train(
         elapsed_s=elapsed_s,
     )
     saved = first
-    with contextlib.ExitStack() as opened, Interrupts() as interrupts:
+    with contextlib.ExitStack() as opened, interrupts or Interrupts() as interrupts:
         try:
             for tracker in trackers:
                 opened.enter_context(tracker)
-            while done < config.steps and not interrupts.signal:
+            while done < config.steps and not interrupts.noticed():
                 stops = (config.log_every, config.eval_every, config.save_every)
                 wanted = min(config.steps - done, *(every - done % every for every in stops))
                 state, metrics, n = runner.run(state, done, wanted)
@@ -123,7 +125,9 @@ class StepRunner:
         self._most = task.config.train.steps_per_call
         shardings = jax.tree.map(lambda x: x.sharding, state)
         self._call = jax.jit(
-            make_multi_step(task.train_step), donate_argnums=0, out_shardings=(shardings, None)
+            make_multi_step(task.train_step),
+            donate_argnums=0,
+            out_shardings=(shardings, layout.whole),
         )
         # With several CPU devices queued steps deadlock in a collective; with one, the step's time
         # could not be told from the time that the host waits to queue the next one.

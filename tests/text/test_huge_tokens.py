@@ -13,7 +13,7 @@ STEPS = 200
 TRAIN = """
 import json, sys, time, types
 from pathlib import Path
-from gptjax.parallel import devices
+from gptjax import devices
 devices.tune_cpu()
 import jax
 from gptjax.config import Config, ModelConfig, TrainConfig

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gptjax import devices
 from gptjax.config import SampleConfig
 from gptjax.modes.bench import machine, worker
-from gptjax.parallel import devices
 
 if TYPE_CHECKING:
     import jax

@@ -19,6 +19,7 @@ from gptjax.console import Say
 from gptjax.errors import UserError
 from gptjax.files import DamagedError, read_object, write_atomically
 from gptjax.text import tokenizers, words
+from gptjax.text.batches import own_rows
 from gptjax.text.clean import clean
 from gptjax.text.corpora import Source, cache_folder
 from gptjax.text.reading import file_sha256, read, source_sha256
@@ -132,8 +133,9 @@ def random_rows(
       number of each row in the whole batch, which its noise depends on. B is this process's part.
     """
     draw = np.random.default_rng((seed, step))
-    chosen = draw.integers(0, len(rows_NT), size=(batch_size, turns))[process::processes]
-    row = np.arange(process, batch_size, processes, dtype=np.int32)
+    own = own_rows(batch_size, process, processes)
+    chosen = draw.integers(0, len(rows_NT), size=(batch_size, turns))[own]
+    row = np.arange(batch_size, dtype=np.int32)[own]
     return {'ids': rows_NT[chosen].astype(np.int32), 'row': row}
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from gptjax.config import Config
 from gptjax.errors import UserError
 from gptjax.tasks.translation.pairs import Pair, Tokenizers
+from gptjax.text.batches import own_rows
 from gptjax.text.tokenizers import end_of
 
 Batch = dict[str, np.ndarray]
@@ -50,7 +51,7 @@ class Buckets:
     def batch(
         self, seed: int, step: int, batch_size: int, process: int = 0, processes: int = 1
     ) -> Batch:
-        """Rows `process`, `process + processes`, ... of the step's batch.
+        """This process's rows of the step's batch.
 
         An epoch shows every pair once (a few twice, where a bucket's last batch is filled up);
         all processes draw all rows, so their number changes no row.
@@ -58,15 +59,15 @@ class Buckets:
         counts = [-(-len(members) // batch_size) for members in self.members]
         epoch, index = divmod(step, sum(counts))
         bucket, rows = self._epoch(seed, epoch, batch_size)[index]
-        return self.rows(bucket, rows[process::processes])
+        return self.rows(bucket, rows[own_rows(batch_size, process, processes)])
 
     def in_order(self, batch_size: int, process: int = 0, processes: int = 1) -> Iterator[Batch]:
         """This process's rows of batches that have every pair once; missing rows have length 0."""
-        size = len(range(process, batch_size, processes))
+        own = own_rows(batch_size, process, processes)
         for bucket, members in enumerate(self.members):
             for first in range(0, len(members), batch_size):
-                chosen = members[first : first + batch_size][process::processes]
-                yield self.rows(bucket, chosen, size)
+                chosen = members[first : first + batch_size][own]
+                yield self.rows(bucket, chosen, own.stop - own.start)
 
     def rows(self, bucket: int, members: np.ndarray, batch_size: int = 0) -> Batch:
         """Some pairs of a bucket as arrays of its shape."""

@@ -5,7 +5,7 @@ import os
 import jax
 import pytest
 
-from gptjax.parallel import devices
+from gptjax import devices
 
 
 @pytest.fixture
