@@ -13,12 +13,13 @@ from gptjax.config.schema import flatten
 from gptjax.console import say
 from gptjax.errors import UserError
 from gptjax.models.linear import compute_dtype, matmul_dtype
-from gptjax.parallel.mesh import Layout, copies_pay
+from gptjax.parallel.mesh import Layout, copies_pay, spec
 from gptjax.progress import RunProgress
 from gptjax.report.live import LiveReport
 from gptjax.tasks.protocols import Task
 from gptjax.training.loop import Outcome, abstract_state, initial_state, train
 from gptjax.training.metrics import MetricsLog, Tracker, read_metrics
+from gptjax.training.steps import TrainState
 
 
 def train_run(config: Config, workdir: Path, *, command: str = '') -> Outcome | None:
@@ -66,11 +67,11 @@ def train_run(config: Config, workdir: Path, *, command: str = '') -> Outcome | 
             step, state = checkpoints.resume(like)
             if step >= config.train.steps:
                 return None
-            _announce(task, layout)
+            _announce(task, layout, like)
             _tell_changes(config, workdir)
             say(f'Continuing {workdir} from step {step} of {config.train.steps}')
         else:
-            _announce(task, layout)
+            _announce(task, layout, like)
             state = initial_state(task, layout)
         receivers: tuple[Tracker, ...] = ()
         elapsed_s = 0.0
@@ -136,7 +137,21 @@ def _require_same(task: Task, workdir: Path) -> None:
         )
 
 
-def _announce(task: Task, layout: Layout) -> None:
+def _tell_unsplit(layout: Layout, like: TrainState) -> None:
+    """Names each width of a parameter that stays whole, since the mesh does not divide it."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(like.params):
+        for axes, width in zip(spec(path, leaf), leaf.shape, strict=False):
+            parts = layout.parts(axes) if axes else 1
+            if width % parts:
+                name = jax.tree_util.keystr(path, simple=True, separator='/')
+                near = f'{width // parts * parts} or {-(-width // parts) * parts}'
+                say(
+                    f'{name}: a width of {width} is not divisible by mesh.{axes}={parts}, so each '
+                    f'device has all of it; {near} could be split'.replace(' 0 or', '')
+                )
+
+
+def _announce(task: Task, layout: Layout, like: TrainState) -> None:
     """Says on what the run computes and what it will train."""
     kind, count = layout.mesh.devices.flat[0].device_kind, layout.mesh.size
     found = 'No GPU found' if jax.default_backend() == 'cpu' else f'Found {kind}'
@@ -150,3 +165,4 @@ def _announce(task: Task, layout: Layout) -> None:
         f'{train_config.steps} steps of {task.tokens_per_step():,} tokens, '
         f'{task.describe_data()}; the first step compiles'
     )
+    _tell_unsplit(layout, like)

@@ -45,7 +45,7 @@ class Group:
                 [sys.executable, 'main.py', *place, f'--process_id={i}', *(own_flags if i else ())],
                 cwd=ROOT,
                 stdout=subprocess.DEVNULL,
-                stderr=open(error, 'w'),
+                stderr=error.open('w'),
                 env={**os.environ, 'JAX_NUM_CPU_DEVICES': str(devices)},
             )
             for i, error in enumerate(self.errors)
@@ -116,7 +116,9 @@ def test_processes_have_the_losses_of_one(tmp_path, text, alone, count, devices,
     assert len(found) == 14
     assert found == pytest.approx(expected, rel=1e-5)
     assert 'Validation, whole split, step 12' in group.said(0)
-    assert [group.said(i) for i in range(1, count)] == [''] * (count - 1)
+    # XLA's notes about how it splits small arrays are not ours.
+    said = [re.sub('(?m)^W[0-9]{4} .*\n', '', group.said(i)) for i in range(1, count)]
+    assert said == [''] * (count - 1)
     # Its checkpoint is restored by one process, and by two.
     one, many = gptjax.load(alone).evaluate().figures, gptjax.load(tmp_path / 'run').evaluate()
     assert many.figures == pytest.approx(one, rel=1e-5)
@@ -217,7 +219,7 @@ class Store:
         return [(key, value) for key, value in self.values.items() if key.startswith(folder)]
 
 
-class Left(Exception):
+class LeftError(Exception):
     pass
 
 
@@ -230,7 +232,7 @@ def left(monkeypatch, store, *, silent_s=0.3, least_stuck_s=10.0, during=None):
     def leave(self, process, why):
         found.append(f'{process} {why}')
         ended.set()
-        raise Left
+        raise LeftError
 
     monkeypatch.setattr(Watchdog, '_leave', leave)
     monkeypatch.setattr(threading, 'excepthook', lambda args: None)

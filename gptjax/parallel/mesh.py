@@ -73,9 +73,8 @@ class Layout:
             )
         if jax.process_count() > 1 and (wanted < there or jax.local_device_count() % tensor):
             raise UserError(
-                f'mesh.data={data} x fsdp={fsdp} x tensor={tensor} does not give each of '
-                f'{jax.process_count()} processes with {jax.local_device_count()} devices rows of '
-                f'its own; let the product be {there} and mesh.tensor divide '
+                f'mesh.data={data} x fsdp={fsdp} x tensor={tensor} leaves a process without rows '
+                f'of its own; let the product be {there}, and tensor divide '
                 f'{jax.local_device_count()}'
             )
         devices = jax.devices()[:wanted]
@@ -111,24 +110,16 @@ class Layout:
         """The sharding of each leaf of a (possibly abstract) state, by the table above."""
         return jax.tree_util.tree_map_with_path(self._sharding, tree)
 
-    def unsplit(self, tree: Any) -> list[tuple[str, int, int]]:
-        """(name, width, parts) of each width that the parts do not divide, so that it is whole."""
-        return [
-            (jax.tree_util.keystr(path, simple=True, separator='/'), n, self._parts(axes))
-            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-            for axes, n in zip(_spec(path, leaf), leaf.shape, strict=False)
-            if axes and n % self._parts(axes)
-        ]
-
     def _sharding(self, path: KeyPath, leaf: jax.Array) -> NamedSharding:
         # A width that the axis does not divide (a vocabulary of 65, say) stays whole.
         fits = [
-            axes if axes and n % self._parts(axes) == 0 else None
-            for axes, n in zip(_spec(path, leaf), leaf.shape, strict=False)
+            axes if axes and n % self.parts(axes) == 0 else None
+            for axes, n in zip(spec(path, leaf), leaf.shape, strict=False)
         ]
         return NamedSharding(self.mesh, P(*fits))
 
-    def _parts(self, axes: str | tuple[str, ...]) -> int:
+    def parts(self, axes: str | tuple[str, ...]) -> int:
+        """Into how many parts these axes of the mesh split a width."""
         names = (axes,) if isinstance(axes, str) else axes
         return math.prod(self.mesh.shape[name] for name in names)
 
@@ -149,12 +140,23 @@ def _shape(config: MeshConfig, batch_size: int, *, copies: bool) -> tuple[int, i
     return data or max(fitting, default=1), fsdp, tensor
 
 
-def _spec(path: KeyPath, leaf: jax.Array) -> P:
+def spec(path: KeyPath, leaf: jax.Array) -> P:
     """What the table says of an array."""
     name = jax.tree_util.keystr(path, simple=True, separator='/')
-    spec = next(spec for pattern, spec in RULES if re.search(pattern, name))
+    found = next(spec for pattern, spec in RULES if re.search(pattern, name))
     # Scalars, and statistics that an optimizer reduced, are whole.
-    return spec if len(spec) == len(leaf.shape) else P()
+    return found if len(found) == len(leaf.shape) else P()
+
+
+def by_rows(x: jax.Array) -> jax.Array:
+    """Activations, split by rows alone if the program is compiled for a mesh.
+
+    Otherwise XLA also splits them as the weights are stored, and moves them back and forth.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return x
+    return jax.lax.with_sharding_constraint(x, P(('data', 'fsdp')))
 
 
 def copies_pay(tokens: int) -> bool:

@@ -124,7 +124,8 @@ class LossTask(BaseTask, abc.ABC):
         self, params: dict, layout: Layout, batches: Iterable[steps.Batch]
     ) -> tuple[float, float]:
         """(sum of losses, number of terms) of all processes' batches, without dropout."""
-        sums = [layout.wait(self.eval_step(params, layout.put(batch))) for batch in batches]
+        with jax.set_mesh(layout.mesh):
+            sums = [layout.wait(self.eval_step(params, layout.put(batch))) for batch in batches]
         total, terms = np.array(jax.device_get(sums), np.float64).sum(0).tolist()
         return total, terms
 

@@ -123,12 +123,9 @@ class StepRunner:
         """The arguments are those of `train`; compiles at the first call."""
         self._task, self._layout = task, layout
         self._most = task.config.train.steps_per_call
-        shardings = jax.tree.map(lambda x: x.sharding, state)
-        self._call = jax.jit(
-            make_multi_step(task.train_step),
-            donate_argnums=0,
-            out_shardings=(shardings, layout.whole),
-        )
+        out = jax.tree.map(lambda x: x.sharding, state), layout.whole
+        multi_step = make_multi_step(task.train_step)
+        self._call = jax.jit(multi_step, donate_argnums=0, out_shardings=out)
         # With several CPU devices queued steps deadlock in a collective; with one, the step's time
         # could not be told from the time that the host waits to queue the next one.
         self.waits = layout.mesh.devices.flat[0].platform == 'cpu'
@@ -149,7 +146,8 @@ class StepRunner:
         step, batches = self._ready or (None, None)
         if step != first:
             batches = self._batches(first)
-        state, metrics = self._call(state, batches, n)
+        with jax.set_mesh(self._layout.mesh):
+            state, metrics = self._call(state, batches, n)
         # While the devices compute: the host would otherwise do this while they wait.
         self._ready = first + n, self._batches(first + n)
         return state, jax.block_until_ready(metrics) if self.waits else metrics, n
