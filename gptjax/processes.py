@@ -4,12 +4,14 @@ JAX's runtime joins them (`jax.distributed`); a launcher starts them: a shell, m
 Kubernetes. Process 0 alone writes and speaks, except that all of them save checkpoints.
 """
 
+import atexit
 import contextlib
 import dataclasses
 import json
 import os
 import re
 import signal
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,12 +22,13 @@ from gptjax import console
 from gptjax.console import say
 from gptjax.errors import UserError
 from gptjax.training.interrupts import Interrupts
-from gptjax.watchdog import Watchdog
+from gptjax.watchdog import Watchdog, explain_aborts
 
 JOIN_S = 120  # until all processes are there
 PREPARE_S = 3600  # until process 0 has prepared the data
-# JAX's own check ends a process without a line for the user: the watchdog has to be first.
+# JAX's own check for signs of life aborts a process: the watchdog has to be first.
 HEARTBEAT_S = 100
+END_S = 10  # at the end, for the others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +76,7 @@ def start(place: Place | None) -> None:
             'num_processes': place.processes,
             'process_id': place.process,
         }
+    _keep_stdout_for_results()
     try:
         jax.distributed.initialize(
             **given, initialization_timeout=JOIN_S, heartbeat_timeout_seconds=HEARTBEAT_S
@@ -85,6 +89,22 @@ def start(place: Place | None) -> None:
             '--process_id'
         ) from None
     console.speak_as(jax.process_index())
+    explain_aborts(jax.process_index())
+    atexit.register(_wait_for_all)
+
+
+def _keep_stdout_for_results() -> None:
+    """Gloo, which moves data between CPUs, prints each connection to file descriptor 1."""
+    results = os.dup(1)
+    with open(os.devnull, 'wb') as nothing:
+        os.dup2(nothing.fileno(), 1)
+    sys.stdout = os.fdopen(results, 'w', encoding='utf-8')
+
+
+def _wait_for_all() -> None:
+    """Process 0 has what the others need to end, so it must not end first."""
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+        client().wait_at_barrier('gptjax/end', END_S * 1000)
 
 
 def alone() -> bool:
@@ -159,12 +179,21 @@ def watched() -> Iterator[Interrupts]:
     with Watchdog(client(), jax.process_index(), jax.process_count()) as watchdog:
         try:
             yield CommonInterrupts(watchdog)
-        except jax.errors.JaxRuntimeError as error:
+        except Exception as error:
+            if not _is_of_jax(error):
+                raise
             watchdog.name_the_missing()  # Ends this process with a better line, if it can.
             raise UserError(
                 f'communication with the other processes failed ({str(error)[:200]}); start all '
                 'of them again: the run continues from its last checkpoint'
-            ) from None
+            ) from error
+
+
+def _is_of_jax(error: BaseException | None) -> bool:
+    """Whether JAX's runtime raised it, or what it is a consequence of."""
+    if error is None or isinstance(error, jax.errors.JaxRuntimeError):
+        return error is not None
+    return _is_of_jax(error.__cause__) or _is_of_jax(error.__context__)
 
 
 class CommonInterrupts(Interrupts):

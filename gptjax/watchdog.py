@@ -6,8 +6,10 @@ the others.
 """
 
 import contextlib
+import ctypes
 import faulthandler
 import os
+import signal
 import sys
 import threading
 import time
@@ -17,6 +19,10 @@ BEAT_S = 1.0  # between two signs of life
 SILENT_S = 15.0  # without one: the process, or its machine, is gone or stopped
 LEAST_STUCK_S = 300.0  # without progress of any process, or ten times the longest step so far
 KEY = 'gptjax/alive'
+THEN = (
+    'so all stop; find out what happened to it, and start all again: the run continues from its '
+    'last checkpoint'
+)
 
 
 class Watchdog:
@@ -45,10 +51,10 @@ class Watchdog:
             threading.Thread(target=target, daemon=True).start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._ended.set()
         with contextlib.suppress(Exception):  # The store may be gone.
-            self._set('done')
+            self._set('failed' if kind else 'done')
 
     def progressed(self) -> int:
         """Notes that this process goes on to its next call; returns how many there were."""
@@ -92,6 +98,8 @@ class Watchdog:
             if now - asked > self._silent_s:
                 self._leave(0, silence)
             for process, (sign, since) in seen.items():
+                if sign == 'failed':
+                    self._leave(process, 'ended with an error')
                 if sign != 'done' and now - since > self._silent_s:
                     self._leave(process, silence)
             if now - self._moved > self._stuck_s:
@@ -103,9 +111,26 @@ class Watchdog:
         """Ends this process at once: its main thread may wait for the other one for ever."""
         faulthandler.dump_traceback(sys.stderr, all_threads=True)
         print(
-            f'process {self._process}: process {process} {why}, so all stop; find out what '
-            'happened to it, and start all again: the run continues from its last checkpoint',
-            file=sys.stderr,
-            flush=True,
+            f'process {self._process}: process {process} {why}, {THEN}', file=sys.stderr, flush=True
         )
         os._exit(1)
+
+
+def explain_aborts(process: int) -> None:
+    """Adds a line for the user where JAX's runtime aborts this process.
+
+    It does so at once when process 0 ends, whose store all use, and offers no callback. The handler
+    is C's, since Python would run its own after the end.
+    """
+    line = f'process {process}: process 0 cannot be reached any more, {THEN}\n'.encode()
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_int)
+    def leave(number: int) -> None:
+        os.write(2, line)
+        os._exit(1)
+
+    _handlers.append(leave)  # C has only its address.
+    ctypes.CDLL(None).signal(int(signal.SIGABRT), leave)
+
+
+_handlers: list[Any] = []

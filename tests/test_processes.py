@@ -117,7 +117,7 @@ def test_processes_have_the_losses_of_one(tmp_path, text, alone, count, devices,
     assert found == pytest.approx(expected, rel=1e-5)
     assert 'Validation, whole split, step 12' in group.said(0)
     # XLA's notes about how it splits small arrays are not ours.
-    said = [re.sub('(?m)^W[0-9]{4} .*\n', '', group.said(i)) for i in range(1, count)]
+    said = [re.sub(r'(?m)^W\d{4} .*\n', '', group.said(i)) for i in range(1, count)]
     assert said == [''] * (count - 1)
     # Its checkpoint is restored by one process, and by two.
     one, many = gptjax.load(alone).evaluate().figures, gptjax.load(tmp_path / 'run').evaluate()
@@ -283,3 +283,9 @@ def test_more_than_one_place_is_needed():
     with pytest.raises(UserError, match='number the processes from 0 to 0'):
         processes.place('h:1', '1', '1')
     assert processes.place('h:1', '2', '1') == processes.Place('h:1', 2, 1)
+
+
+def test_an_error_of_another_process_is_told(monkeypatch):
+    store = Store()
+    store.values['gptjax/alive/1'] = 'failed'
+    assert left(monkeypatch, store) == '1 ended with an error'
