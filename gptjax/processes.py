@@ -30,6 +30,8 @@ PREPARE_S = 3600  # until process 0 has prepared the data
 HEARTBEAT_S = 100
 END_S = 10  # at the end, for the others
 
+_failed: list[Exception] = []
+
 
 @dataclasses.dataclass(frozen=True)
 class Place:
@@ -103,8 +105,11 @@ def _keep_stdout_for_results() -> None:
 
 def _wait_for_all() -> None:
     """Process 0 has what the others need to end, so it must not end first."""
-    with contextlib.suppress(jax.errors.JaxRuntimeError):
+    try:
         client().wait_at_barrier('gptjax/end', END_S * 1000)
+    except jax.errors.JaxRuntimeError:
+        if _failed:  # JAX would wait for minutes, and abort.
+            os._exit(1)
 
 
 def alone() -> bool:
@@ -168,11 +173,7 @@ def require_same(about: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def watched() -> Iterator[Interrupts]:
-    """Within it, a process that dies or hangs ends the others; gives what says when to stop.
-
-    Raises:
-      UserError: another process ended, and this one noticed by a failure of its own.
-    """
+    """Within it, a process that dies or hangs ends the others; gives what says when to stop."""
     if alone():
         yield Interrupts()
         return
@@ -180,20 +181,12 @@ def watched() -> Iterator[Interrupts]:
         try:
             yield CommonInterrupts(watchdog)
         except Exception as error:
-            if not _is_of_jax(error):
-                raise
-            watchdog.name_the_missing()  # Ends this process with a better line, if it can.
-            raise UserError(
-                f'communication with the other processes failed ({str(error)[:200]}); start all '
-                'of them again: the run continues from its last checkpoint'
-            ) from error
-
-
-def _is_of_jax(error: BaseException | None) -> bool:
-    """Whether JAX's runtime raised it, or what it is a consequence of."""
-    if error is None or isinstance(error, jax.errors.JaxRuntimeError):
-        return error is not None
-    return _is_of_jax(error.__cause__) or _is_of_jax(error.__context__)
+            _failed.append(error)
+            if isinstance(error, jax.errors.JaxRuntimeError) or error.__cause__:
+                # Of a step or of saving, maybe since another process has ended. The watchdog then
+                # ends this one, with a better line.
+                watchdog.name_the_missing()
+            raise
 
 
 class CommonInterrupts(Interrupts):

@@ -64,8 +64,8 @@ class Watchdog:
         return self._calls
 
     def name_the_missing(self) -> None:
-        """Waits until the threads have found out who is missing and end this process."""
-        time.sleep(2 * self._silent_s)
+        """Gives the threads time to find a missing process, and to end this one."""
+        time.sleep(self._silent_s + 3 * BEAT_S)
 
     def _set(self, sign: str) -> None:
         self._store.key_value_set(f'{KEY}/{self._process}', sign, allow_overwrite=True)
