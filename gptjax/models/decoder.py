@@ -13,7 +13,6 @@ from gptjax.models.block import Block, make_blocks, norm, position_table, with_p
 from gptjax.models.cache import Cache, LayerCache
 from gptjax.models.linear import compute_dtype, dense, unembed
 from gptjax.models.ngram import NgramEmbedding
-from gptjax.parallel.mesh import by_rows
 
 
 class Decoder(nn.Module):
@@ -106,7 +105,7 @@ class Decoder(nn.Module):
             x_BTD += self.embed_ngrams(
                 tokens_BT, None if in_order else (pos_BT, key_tokens_BS, key_pos_BS)
             )
-        x_BTD = by_rows(with_positions(config, x_BTD, clipped_pos_BT, self.embed_pos))
+        x_BTD = with_positions(config, x_BTD, clipped_pos_BT, self.embed_pos)
         x_BTD = self.drop(x_BTD, deterministic=not train)
 
         # None is the same mask for tokens in order; flash attention may then replace it.
@@ -116,7 +115,6 @@ class Decoder(nn.Module):
             cached = cache.layer(i) if cache is not None else None
             arguments = extra[i] if extra else {}
             x_BTD, cached = block(x_BTD, clipped_pos_BT, mask_BTS, cached, train=train, **arguments)
-            x_BTD = by_rows(x_BTD)
             layers += [cached] if cached is not None else []
         if cache is not None:
             cache = cache.advance(tokens_BT.shape[1], layers)

@@ -148,17 +148,6 @@ def spec(path: KeyPath, leaf: jax.Array) -> P:
     return found if len(found) == len(leaf.shape) else P()
 
 
-def by_rows(x: jax.Array) -> jax.Array:
-    """Activations, split by rows alone if the program is compiled for a mesh.
-
-    Otherwise XLA also splits them as the weights are stored, and moves them back and forth.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
-        return x
-    return jax.lax.with_sharding_constraint(x, P(('data', 'fsdp')))
-
-
 def copies_pay(tokens: int) -> bool:
     """Whether training is faster with its rows split over devices that each have the whole model.
 

@@ -124,8 +124,7 @@ class LossTask(BaseTask, abc.ABC):
         self, params: dict, layout: Layout, batches: Iterable[steps.Batch]
     ) -> tuple[float, float]:
         """(sum of losses, number of terms) of all processes' batches, without dropout."""
-        with jax.set_mesh(layout.mesh):
-            sums = [layout.wait(self.eval_step(params, layout.put(batch))) for batch in batches]
+        sums = [layout.wait(self.eval_step(params, layout.put(batch))) for batch in batches]
         total, terms = np.array(jax.device_get(sums), np.float64).sum(0).tolist()
         return total, terms
 

@@ -146,8 +146,7 @@ class StepRunner:
         step, batches = self._ready or (None, None)
         if step != first:
             batches = self._batches(first)
-        with jax.set_mesh(self._layout.mesh):
-            state, metrics = self._call(state, batches, n)
+        state, metrics = self._call(state, batches, n)
         # While the devices compute: the host would otherwise do this while they wait.
         self._ready = first + n, self._batches(first + n)
         return state, jax.block_until_ready(metrics) if self.waits else metrics, n
