@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains one run on several nodes with Slurm, one process a GPU:
-#   sbatch --nodes=4 scripts/launch/slurm.sh --config=configs/gpt2.py:124m --mode=train
+#   sbatch -N 4 scripts/launch/slurm.sh --config=configs/gpt2.py:124m --mode=train
 #
 # The work directory has to be in a folder that all nodes share. Slurm sends SIGTERM two minutes
 # before the time is up, so all processes save the same step and the job queues itself again.
