@@ -6,6 +6,7 @@ optimizer keeps of them) are stored in parts along `fsdp` and `tensor`. XLA adds
 
 import math
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -24,6 +25,7 @@ SMALL = 8_000_000
 LEAST_WORK = 5_000_000  # in decoding: rows times parameters
 
 Tree = TypeVar('Tree')  # nested arrays
+Sizes = Mapping[str, int]  # of the axes of a mesh
 
 # The first pattern that is found in a parameter's path decides. N heads are split, never one head.
 RULES = (
@@ -55,33 +57,12 @@ class Layout:
         Raises:
           UserError: there are too few devices, or they do not divide the batch.
         """
-        model_parts = config.fsdp * config.tensor
-        most = jax.device_count() // model_parts if copies else 1
-        rows = batch_size // math.gcd(batch_size, config.fsdp)
-        data = config.data or max((d for d in range(1, most + 1) if rows % d == 0), default=1)
-        shape = (data, config.fsdp, config.tensor)
-        wanted = math.prod(shape)
-        if not 0 < wanted <= jax.device_count():
-            raise UserError(
-                f'mesh.data={data} x fsdp={config.fsdp} x tensor={config.tensor} needs '
-                f'{max(wanted, model_parts)} devices, and there are {jax.device_count()}; '
-                'lower them (simulated CPU devices: JAX_NUM_CPU_DEVICES=8)'
-            )
-        if batch_size % (data * config.fsdp):
-            raise UserError(
-                f'{batch_size} rows at a time (train.batch_size / train.accumulate) cannot be '
-                f'split evenly over mesh.data={data} x fsdp={config.fsdp}; '
-                f'make them a multiple of {data * config.fsdp}'
-            )
-        devices = jax.devices()[:wanted]
-        self.mesh = Mesh(
-            np.array(devices).reshape(shape),
-            ('data', 'fsdp', 'tensor'),
-            axis_types=(AxisType.Auto,) * 3,
-        )
-        self.rows = data * config.fsdp
+        sizes = mesh_sizes(config, batch_size, jax.device_count(), copies=copies)
+        grid = np.array(jax.devices()[: math.prod(sizes.values())]).reshape(*sizes.values())
+        self.mesh = Mesh(grid, tuple(sizes), axis_types=(AxisType.Auto,) * 3)
+        self.rows = sizes['data'] * sizes['fsdp']
         # In-process CPU devices deadlock in a collective when several steps are queued.
-        self.must_wait = wanted > 1 and devices[0].platform == 'cpu'
+        self.must_wait = grid.size > 1 and jax.default_backend() == 'cpu'
 
     def put(self, batch: Any, axis: int = 0) -> Any:
         """Host arrays (this process's rows) -> device arrays, split along the axis of the rows."""
@@ -105,23 +86,42 @@ class Layout:
 
     def of(self, tree: Any) -> Any:
         """The sharding of each leaf of a (possibly abstract) state, by the table above."""
-        return jax.tree_util.tree_map_with_path(self._sharding, tree)
+        return jax.tree_util.tree_map_with_path(
+            lambda path, x: NamedSharding(self.mesh, spec_of(path, x.shape, self.mesh.shape)), tree
+        )
 
-    def _sharding(self, path: KeyPath, leaf: jax.Array) -> NamedSharding:
-        name = jax.tree_util.keystr(path, simple=True, separator='/')
-        spec = next(spec for pattern, spec in RULES if re.search(pattern, name))
-        if len(spec) != len(leaf.shape):  # Scalars, and statistics that an optimizer reduced.
-            spec = P()
+
+def mesh_sizes(config: MeshConfig, rows: int, devices: int, *, copies: bool = True) -> Sizes:
+    """The sizes of the axes for some rows at a time on some devices; otherwise as `Layout`."""
+    fsdp, tensor = config.fsdp, config.tensor
+    most = devices // (fsdp * tensor) if copies else 1
+    data = config.data or max((d for d in range(1, most + 1) if rows % (d * fsdp) == 0), default=1)
+    if data * fsdp * tensor > devices:
+        raise UserError(
+            f'mesh.data={data} x fsdp={fsdp} x tensor={tensor} needs {data * fsdp * tensor} '
+            f'devices, and there are {devices}; '
+            'lower them (simulated CPU devices: JAX_NUM_CPU_DEVICES=8)'
+        )
+    if rows % (data * fsdp):
+        raise UserError(
+            f'{rows} rows at a time (train.batch_size / train.accumulate) cannot be split evenly '
+            f'over mesh.data={data} x fsdp={fsdp}; make them a multiple of {data * fsdp}'
+        )
+    return {'data': data, 'fsdp': fsdp, 'tensor': tensor}
+
+
+def spec_of(path: KeyPath, shape: Sequence[int], sizes: Sizes) -> P:
+    """How a leaf of a state is split over axes of these sizes, by the table above."""
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    spec = next(spec for pattern, spec in RULES if re.search(pattern, name))
+    if len(spec) != len(shape):  # Scalars, and statistics that an optimizer reduced.
+        spec = P()
+    fits = []
+    for axes, n in zip(spec, shape, strict=False):
+        names = (axes,) if isinstance(axes, str) else axes or ()
         # A width that the axis does not divide (a vocabulary of 65, say) stays whole.
-        fits = [
-            axes if axes and n % self._parts(axes) == 0 else None
-            for axes, n in zip(spec, leaf.shape, strict=False)
-        ]
-        return NamedSharding(self.mesh, P(*fits))
-
-    def _parts(self, axes: str | tuple[str, ...]) -> int:
-        names = (axes,) if isinstance(axes, str) else axes
-        return math.prod(self.mesh.shape[name] for name in names)
+        fits.append(axes if n % math.prod(sizes[name] for name in names) == 0 else None)
+    return P(*fits)
 
 
 def copies_pay(tokens: int) -> bool:
