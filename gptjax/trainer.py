@@ -14,6 +14,7 @@ from gptjax.console import say
 from gptjax.errors import UserError
 from gptjax.models.linear import compute_dtype, matmul_dtype
 from gptjax.parallel.mesh import Layout, copies_pay
+from gptjax.plan.preflight import refuse_what_cannot_fit
 from gptjax.progress import RunProgress
 from gptjax.report.live import LiveReport
 from gptjax.tasks.protocols import Task
@@ -41,6 +42,7 @@ def train_run(config: Config, workdir: Path, *, command: str = '') -> Outcome | 
         config.train.batch_size // parts,
         copies=copies_pay(task.tokens_per_step() // parts),
     )
+    refuse_what_cannot_fit(task, layout)
     checkpoints = run_files.checkpoints(workdir, config.train.keep)
     like = abstract_state(task, layout)
     if checkpoints.saved() and not exists:

@@ -15,6 +15,7 @@ LAYERS = (
     ('training', 'generation'),
     ('run_files', 'manifest', 'starts', 'pages', 'interop', 'explain', 'report'),
     ('tasks',),
+    ('plan',),
     ('run', 'trainer', 'trackers', 'progress', 'recipes'),
     ('serve',),
     ('modes',),
