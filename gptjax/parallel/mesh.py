@@ -36,7 +36,7 @@ RULES = (
     (r'up/kernel', P('fsdp', 'tensor')),  # DF
     (r'up/bias', P('tensor')),  # F
     (r'down/kernel', P('tensor', 'fsdp')),  # FD
-    (r'embedding', P('tensor', 'fsdp')),  # VD
+    (r'embedding', P(('fsdp', 'tensor'), None)),  # VD; D whole, so that activations have it whole
     (r'head/kernel', P('fsdp', 'tensor')),  # DV
     (r'', P()),
 )

@@ -40,7 +40,7 @@ def test_matrices_are_split_and_the_rest_is_whole():
 def test_a_width_that_the_axis_does_not_divide_stays_whole():
     layout = Layout(MeshConfig(data=1, fsdp=2, tensor=4), 8)
     assert specs(layout, embed__embedding=(65, 16), head__kernel=(16, 65)) == {
-        'embed/embedding': P(None, 'fsdp'),
+        'embed/embedding': P(None, None),
         'head/kernel': P('fsdp', None),
     }
 
