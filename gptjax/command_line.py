@@ -124,7 +124,7 @@ def command_to_repeat(argv: Sequence[str]) -> str:
     """The command line without what one would change next: its mode, prompts and output."""
     changing = (
         *('mode', 'prompt', 'prompt_file', 'json', 'nojson', 'source', 'target', 'html'),
-        *('against', 'verify', 'noverify', 'live', 'nolive'),
+        *('against', 'verify', 'noverify', 'live', 'nolive', 'check', 'nocheck'),
     )
     _, kept = _take(argv[1:], *changing)
     return shlex.join([*program(argv).split(), *kept])

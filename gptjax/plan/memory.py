@@ -35,10 +35,10 @@ class PerToken(NamedTuple):
     `width` of them are split over `mesh.tensor` and `whole` are not; `hidden` and `weights` are.
     """
 
-    whole: int  # D each
-    width: int  # D each
-    hidden: int  # F each
-    weights: int  # N x T each, one for each head and key
+    whole: float  # D each
+    width: float  # D each
+    hidden: float  # F each
+    weights: float  # N x T each, one for each head and key
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,21 +94,23 @@ def of_device(
         parameters=parameters,
         gradients=round(learnt * (1 + also)),
         optimizer=sum(leaf.bytes_on(sizes) for leaf in leaves) - parameters,
-        copies=0 if target.itemsize == FLOAT32 else _copies(params, sizes, target.itemsize),
+        copies=_copies(params, sizes, target.itemsize),
         activations=activations(config, sizes, target),
         logits=logits(config, sizes, vocab_size=vocab_size, target=target),
     )
 
 
 def _copies(params: Sequence[Leaf], sizes: Sizes, itemsize: int) -> int:
-    """Matrices in the type of computation, and the gathered ones of one block with mesh.fsdp."""
+    """Matrices in the type of computation; those of blocks gathered, and kept till they are used.
+
+    In the programs that XLA makes, a gathered matrix of the forward pass serves the backward pass.
+    """
     matrices = [leaf for leaf in params if leaf.name.endswith(('kernel', 'embedding'))]
-    rounded = sum(leaf.bytes_on(sizes) for leaf in matrices)
-    gathered = 0
-    if sizes['fsdp'] > 1:
-        whole = {**sizes, 'fsdp': 1}
-        gathered = max(leaf.bytes_on(whole) // leaf.times for leaf in matrices)
-    return (rounded + gathered) * itemsize // FLOAT32
+    if itemsize == FLOAT32 and sizes['fsdp'] == 1:
+        return 0
+    whole = {**sizes, 'fsdp': 1}
+    total = sum(x.bytes_on(whole if x.name.endswith('kernel') else sizes) for x in matrices)
+    return total * itemsize // FLOAT32
 
 
 def kept(model: ModelConfig, target: Target) -> PerToken:
@@ -124,7 +126,9 @@ def kept(model: ModelConfig, target: Target) -> PerToken:
     changed = model.qk_norm or model.position == 'rotary'  # Queries and keys are kept twice.
     if target.cpu:
         hidden = 3 if model.activation.startswith('gelu') else 2
-        return PerToken(whole=0, width=18 if changed else 14, hidden=hidden, weights=3)
+        drops = model.dropout > 0  # What dropout leaves, and its masks of a byte each.
+        width = (18 if changed else 14) + 2 * drops
+        return PerToken(whole=0, width=width, hidden=hidden, weights=3 + 1.25 * drops)
     width = 4 + 2 * changed
     return PerToken(whole=4, width=width, hidden=2, weights=0 if target.flash else 1)
 
@@ -171,11 +175,16 @@ def logits(config: Config, sizes: Sizes, *, vocab_size: int, target: Target) -> 
     """
     length = config.train.logits_chunk or config.model.block_size
     share = min(length, config.model.block_size) / config.model.block_size
-    multiple = config.model.vocab_multiple
-    padded = math.ceil(vocab_size / multiple) * multiple
-    columns = padded if padded % sizes['tensor'] else padded // sizes['tensor']
+    columns = padded(config, vocab_size)
+    columns = columns if columns % sizes['tensor'] else columns // sizes['tensor']
     size = 2 * target.itemsize + (0 if target.cpu else FLOAT32)
     return round(tokens_on(config, sizes) * share * columns * size)
+
+
+def padded(config: Config, vocab_size: int) -> int:
+    """Rows of the embedding table."""
+    multiple = config.model.vocab_multiple
+    return math.ceil(vocab_size / multiple) * multiple
 
 
 def tokens_on(config: Config, sizes: Sizes) -> int:

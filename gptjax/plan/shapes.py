@@ -143,6 +143,6 @@ def require_language_model(config: Config) -> None:
     """Raises UserError for another task: only the language model's formulas are known."""
     if config.task != 'language_model':
         raise UserError(
-            f'--mode=plan is for task=language_model; {config.name} is a {config.task}, use a '
-            'config such as configs/gpt2.py'
+            f'--mode=plan is for task=language_model, and {config.name} is a {config.task}; '
+            'use a config such as configs/gpt2.py'
         )

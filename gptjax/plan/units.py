@@ -11,7 +11,8 @@ def in_bytes(n: float) -> str:
 
 
 def in_seconds(s: float) -> str:
-    """As '12.3 ms' or '4.5 s'."""
-    if s < 1e-3:
-        return f'{1e6 * s:.0f} us'
-    return f'{1e3 * s:.1f} ms' if s < 1 else f'{s:.1f} s'
+    """As '12.3 ms', '4.5 s', '6.7 minutes' or '8.9 hours'."""
+    for unit, length in (('hours', 3600.0), ('minutes', 60.0), ('s', 1.0), ('ms', 1e-3)):
+        if s >= length:
+            return f'{s / length:,.1f} {unit}'
+    return f'{1e6 * s:.1f} us'
