@@ -25,10 +25,10 @@ def collectives(
     """The collectives of an optimizer step; arguments as of `memory.of_device`."""
     model, parts = config.model, config.train.accumulate
     tokens, size = tokens_on(config, sizes), target.itemsize
-    learns = [x for x in leaves if x.name.startswith('params/')]
+    learns = [x for x in leaves if x.is_parameter]
     if config.train.lora_rank:
         learns = [x for x in learns if '/lora/' in x.name]
-    blocks = [x for x in leaves if '/block_0/' in x.name and x.name.startswith('params/')]
+    blocks = [x for x in leaves if '/block_0/' in x.name and x.is_parameter]
     found = []
     if sizes['fsdp'] > 1:
         whole = sum(x.bytes_on({**sizes, 'fsdp': 1}) for x in blocks) * size // FLOAT32

@@ -84,7 +84,7 @@ def of_device(
       vocab_size: token ids; the table is padded to `model.vocab_multiple`.
       target: how the device computes.
     """
-    params = [leaf for leaf in leaves if leaf.name.startswith('params/')]
+    params = [leaf for leaf in leaves if leaf.is_parameter]
     learns = [leaf for leaf in params if not config.train.lora_rank or '/lora' in leaf.name]
     parameters = sum(leaf.bytes_on(sizes) for leaf in params)
     learnt = sum(leaf.bytes_on(sizes) for leaf in learns)
@@ -220,7 +220,7 @@ def least(
     model, train = config.model, config.train
     needed = sum(leaf.bytes_on(sizes) for leaf in leaves)
     if train.grad_clip and not train.lora_rank:
-        params = sum(leaf.bytes_on(sizes) for leaf in leaves if leaf.name.startswith('params/'))
+        params = sum(leaf.bytes_on(sizes) for leaf in leaves if leaf.is_parameter)
         needed += params * BYTES[matmul_dtype(config)] // FLOAT32
     if not vocab_size:
         return needed

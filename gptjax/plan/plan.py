@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,7 +31,9 @@ def make(config: Config, say: Say) -> dict[str, Any]:
     config, vocab_size = task.config, task.tokenizer.vocab_size
     target, chip = memory.target_of(config), CHIPS[config.plan.chip]
     arrays = shapes.leaves(task)
-    found = search.evaluate(task, arrays, sizes)
+    steps, tokens = config.train.steps, task.tokens_per_step()
+    flops = shapes.flops_per_token(task) * tokens
+    found = search.evaluate(task, arrays, sizes, flops=flops)
     devices = sizes['data'] * sizes['fsdp'] * sizes['tensor']
     if devices < config.plan.devices:
         say(
@@ -41,14 +44,12 @@ def make(config: Config, say: Say) -> dict[str, Any]:
     made = compiled.compile_step(shapes.with_model(task, dtype=dtype, attention='auto'), sizes, say)
     say('Comparing meshes')
     closed = communication.collectives(config, arrays, sizes, vocab_size=vocab_size, target=target)
-    steps, tokens = config.train.steps, task.tokens_per_step()
-    flops = task.flops_per_token() * tokens
     return {
         'date': datetime.date.today().isoformat(),
         'name': config.name,
         'chip': config.plan.chip,
         'devices': devices,
-        'parameters': task.count_params(),
+        'parameters': sum(x.times * math.prod(x.shape) for x in arrays if x.is_parameter),
         'vocabulary': {'size': vocab_size, 'known': how},
         'computes_in': dtype,
         'flash_attention': target.flash,
@@ -56,7 +57,7 @@ def make(config: Config, say: Say) -> dict[str, Any]:
         'chip_memory_bytes': chip.memory_bytes,
         'activations_with_rematerialisation': memory.activations(config, sizes, target, remat=True),
         'cache_of_a_text': memory.cache(config, target),
-        'flops': {'token': task.flops_per_token(), 'step': flops},
+        'flops': {'token': flops / tokens, 'step': flops},
         'bound_by': roofline.in_words(found.step, chip),
         'training': {
             'steps': steps,

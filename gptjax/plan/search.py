@@ -10,7 +10,7 @@ from gptjax.parallel.mesh import Sizes
 from gptjax.plan import communication, memory, roofline
 from gptjax.plan.memory import Memory
 from gptjax.plan.roofline import Step
-from gptjax.plan.shapes import Leaf, divisors, leaves
+from gptjax.plan.shapes import Leaf, divisors, flops_per_token, leaves
 from gptjax.tasks.language_model.task import LanguageModel
 
 FILLED = 0.9  # of a chip's memory; the rest is left to the runtime, programs and fragments
@@ -31,8 +31,17 @@ class Candidate(NamedTuple):
         return not self.fits, self.step.step_s, sum(self.step), self.memory.total
 
 
-def evaluate(task: LanguageModel, arrays: Sequence[Leaf], sizes: Sizes) -> Candidate:
-    """Memory and time of the task's configuration on a mesh of these sizes."""
+def evaluate(
+    task: LanguageModel, arrays: Sequence[Leaf], sizes: Sizes, *, flops: float
+) -> Candidate:
+    """Memory and time of the task's configuration on a mesh of these sizes.
+
+    Args:
+      task: with its vocabulary.
+      arrays: of the state, from `shapes.leaves`.
+      sizes: of the axes.
+      flops: of a step on all devices together.
+    """
     config, vocab_size = task.config, task.tokenizer.vocab_size
     chip, target = CHIPS[config.plan.chip], memory.target_of(config)
     of_device = memory.of_device(config, arrays, sizes, vocab_size=vocab_size, target=target)
@@ -41,7 +50,7 @@ def evaluate(task: LanguageModel, arrays: Sequence[Leaf], sizes: Sizes) -> Candi
     step = roofline.step_of(
         config,
         of_device,
-        flops=task.flops_per_token() * task.tokens_per_step() / devices,
+        flops=flops / devices,
         communication_s=communication.seconds(found, sizes, chip),
         chip=chip,
     )
@@ -69,11 +78,11 @@ def meshes(config: Config) -> Iterator[tuple[MeshConfig, int]]:
 
 def best(task: LanguageModel, count: int) -> list[Candidate]:
     """The best ways to use all devices, the best first."""
-    arrays = leaves(task)
-    found = []
+    arrays, found = leaves(task), []
+    flops = flops_per_token(task) * task.tokens_per_step()
     for mesh, accumulate in meshes(task.config):
         train = dataclasses.replace(task.config.train, accumulate=accumulate)
         config = dataclasses.replace(task.config, train=train)
         other = dataclasses.replace(task, config=config)
-        found.append(evaluate(other, arrays, dataclasses.asdict(mesh)))
+        found.append(evaluate(other, arrays, dataclasses.asdict(mesh), flops=flops))
     return sorted(found, key=lambda candidate: candidate.rank)[:count]

@@ -40,6 +40,11 @@ class Leaf(NamedTuple):
         """The path as text, such as `params/params/block_0/mlp/up/kernel`."""
         return keystr(self.path, simple=True, separator='/')
 
+    @property
+    def is_parameter(self) -> bool:
+        """Whether it is of the model, not of the optimizer."""
+        return self.name.startswith('params/')
+
     def bytes_on(self, sizes: Sizes) -> int:
         """Bytes on each device of a mesh of these sizes."""
         parts = 1
@@ -121,6 +126,12 @@ def with_model(task: LanguageModel, **knobs: int | str) -> LanguageModel:
     """The same task with other knobs of the model."""
     model = dataclasses.replace(task.config.model, **knobs)  # type: ignore[arg-type]
     return dataclasses.replace(task, config=dataclasses.replace(task.config, model=model))
+
+
+def flops_per_token(task: LanguageModel) -> float:
+    """As the task's own, from one and two blocks, since every further block adds the same."""
+    one, two = (with_layers(task, n).flops_per_token() for n in (1, 2))
+    return one + (task.config.model.n_layer - 1) * (two - one)
 
 
 def batches(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
