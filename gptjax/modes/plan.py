@@ -8,6 +8,7 @@ import numpy as np
 
 from gptjax.config import Config
 from gptjax.console import say
+from gptjax.errors import UserError
 from gptjax.files import write_atomically
 from gptjax.modes.bench import limit
 from gptjax.modes.request import Request
@@ -23,12 +24,17 @@ MOST_READ = 2**30  # bytes, to measure how fast memory is read
 
 def run(request: Request) -> int:
     """Prints the plan, as one JSON object with --json, and writes plan.json and plan.png."""
-    shapes.require_language_model(request.config)
+    config = request.config
+    if config.task != 'language_model':
+        raise UserError(
+            f'--mode=plan is for task=language_model, and {config.name} is a {config.task}; '
+            'use a config such as configs/gpt2.py'
+        )
     if request.check:
-        found = check(request.config)
+        found = check(config)
         print(json.dumps(found) if request.as_json else check_table(found))
         return 0
-    made = {'command': f'{request.command} --mode=plan', **plan.make(request.config, say)}
+    made = {'command': f'{request.command} --mode=plan', **plan.make(config, say)}
     path = request.workdir / 'plan.json'
     write_atomically(path, json.dumps(made, indent=1).encode() + b'\n')
     report.draw(made, path.with_suffix('.png'))

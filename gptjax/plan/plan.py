@@ -21,10 +21,8 @@ def make(config: Config, say: Say) -> dict[str, Any]:
     """The content of plan.json: SI units, bytes of one device, seconds of one optimizer step.
 
     Raises:
-      UserError: another task than a language model, a mesh that does not fit `plan.devices`, or the
-        compiler failed.
+      UserError: the mesh does not fit `plan.devices`, or the compiler failed.
     """
-    shapes.require_language_model(config)
     rows = config.train.batch_size // config.train.accumulate
     sizes = mesh_sizes(config.mesh, rows, config.plan.devices)
     task, how = shapes.without_data(config, say)

@@ -11,7 +11,6 @@ from jax.tree_util import KeyPath, keystr, tree_leaves_with_path
 
 from gptjax.config import Config
 from gptjax.console import Say
-from gptjax.errors import UserError
 from gptjax.parallel.mesh import Sizes, spec_of
 from gptjax.tasks.language_model import init_from
 from gptjax.tasks.language_model.task import LanguageModel
@@ -148,12 +147,3 @@ def batches(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
 def divisors(n: int) -> Iterator[int]:
     """The divisors of n, the smallest first."""
     return (d for d in range(1, n + 1) if n % d == 0)
-
-
-def require_language_model(config: Config) -> None:
-    """Raises UserError for another task: only the language model's formulas are known."""
-    if config.task != 'language_model':
-        raise UserError(
-            f'--mode=plan is for task=language_model, and {config.name} is a {config.task}; '
-            'use a config such as configs/gpt2.py'
-        )
