@@ -4,6 +4,7 @@ import os
 import platform
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 # Dense bfloat16 FLOP/s of one chip, from the makers' data sheets; keys begin jax's device_kind.
 PEAK_FLOPS = {
@@ -18,6 +19,41 @@ PEAK_FLOPS = {
     'TPU v5 lite': 197e12,
     'TPU v5p': 459e12,
     'TPU v6 lite': 918e12,
+}
+
+
+class Chip(NamedTuple):
+    """What --mode=plan knows of a chip. All speeds are the makers' and go one way."""
+
+    kind: str  # a key of PEAK_FLOPS
+    memory_bytes: float
+    memory_bytes_per_s: float
+    link_bytes_per_s: float  # to the other chips of a node (NVLink) or slice (ICI)
+    node: int = 2**20  # chips that the fast links join
+    network_bytes_per_s: float = 0.0  # of a chip, to other nodes
+
+    @property
+    def peak_flops(self) -> float:
+        """Dense bfloat16 FLOP/s."""
+        return PEAK_FLOPS[self.kind]
+
+
+CHIPS = {
+    # NVIDIA A100 data sheet (SXM, 80 GB): NVLink has 600 GB/s both ways together. DGX A100: a
+    # network card of 200 Gb/s for each GPU.
+    'a100': Chip('NVIDIA A100', 80e9, 2.039e12, 300e9, 8, 25e9),
+    # NVIDIA H100 data sheet (SXM): 900 GB/s both ways. DGX H100: 400 Gb/s for each GPU.
+    'h100': Chip('NVIDIA H100', 80e9, 3.35e12, 450e9, 8, 50e9),
+    # NVIDIA H200 data sheet (SXM): 900 GB/s both ways. DGX H200: 400 Gb/s for each GPU.
+    'h200': Chip('NVIDIA H200', 141e9, 4.8e12, 450e9, 8, 50e9),
+    # NVIDIA DGX B200 data sheet, an eighth of it: 1,440 GB, 64 TB/s; NVLink 1,800 GB/s both ways.
+    'b200': Chip('NVIDIA B200', 180e9, 8e12, 900e9, 8, 50e9),
+    # https://cloud.google.com/tpu/docs/v5e: 400 GB/s both ways.
+    'v5e': Chip('TPU v5 lite', 16e9, 819e9, 200e9),
+    # https://cloud.google.com/tpu/docs/v5p: 4,800 Gb/s.
+    'v5p': Chip('TPU v5p', 95e9, 2.765e12, 600e9),
+    # https://cloud.google.com/tpu/docs/v6e: 800 GB/s both ways.
+    'v6e': Chip('TPU v6 lite', 32e9, 1.638e12, 400e9),
 }
 
 # Flags of CPUs, and the names of these extensions.

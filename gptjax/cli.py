@@ -30,6 +30,7 @@ MODES = {
     'report': 'gptjax.modes.report',
     'serve': 'gptjax.modes.serve',
     'bench': 'gptjax.modes.bench.run',
+    'plan': 'gptjax.modes.plan',
     'import': 'gptjax.modes.import_hf',
     'export': 'gptjax.modes.export_hf',
 }
@@ -62,6 +63,7 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
         'against', [], 'Of --mode=report, serve: another work directory; may be repeated.', **both
     )
     flags.DEFINE_bool('verify', False, 'Of --mode=report: evaluate again and compare.', **both)
+    flags.DEFINE_bool('check', False, 'Of --mode=plan: measure here and print the error.', **both)
     flags.DEFINE_string('host', '127.0.0.1', 'Of --mode=serve: the address.', **both)
     flags.DEFINE_integer('port', 8000, 'Of --mode=serve; 0 picks a free one.', **both)
     flags.DEFINE_integer('slots', 16, 'Of --mode=serve: texts generated at a time.', **both)
@@ -130,6 +132,7 @@ def run_mode(argv: list[str]) -> int:
         html=values.html,
         against=tuple(values.against),
         verify=values.verify,
+        check=values.check,
         live=values.live,
         serve=ServeFlags(
             values.host, values.port, values.slots, values.token_file, values.allow_origin

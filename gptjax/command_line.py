@@ -128,7 +128,7 @@ def command_to_repeat(argv: Sequence[str]) -> str:
     """The command line without what one would change next: its mode, prompts and output."""
     changing = (
         *('mode', 'prompt', 'prompt_file', 'json', 'nojson', 'source', 'target', 'html'),
-        *('against', 'verify', 'noverify', 'live', 'nolive'),
+        *('against', 'verify', 'noverify', 'live', 'nolive', 'check', 'nocheck'),
         *('coordinator', 'num_processes', 'process_id'),
     )
     _, kept = _take(argv[1:], *changing)

@@ -13,7 +13,8 @@ from gptjax.config.schema import flatten
 from gptjax.console import say
 from gptjax.errors import UserError
 from gptjax.models.linear import compute_dtype, matmul_dtype
-from gptjax.parallel.mesh import Layout, copies_pay, spec
+from gptjax.parallel.mesh import Layout, copies_pay, parts, split_of
+from gptjax.plan.preflight import refuse_what_cannot_fit
 from gptjax.progress import RunProgress
 from gptjax.report.live import LiveReport
 from gptjax.tasks.protocols import Task
@@ -37,12 +38,13 @@ def train_run(config: Config, workdir: Path, *, command: str = '') -> Outcome | 
         )
     with processes.main_first('task'):
         task = tasks.create(config, say)
-    parts = config.train.accumulate
+    micro_batches = config.train.accumulate
     layout = Layout(
         config.mesh,
-        config.train.batch_size // parts,
-        copies=copies_pay(task.tokens_per_step() // parts),
+        config.train.batch_size // micro_batches,
+        copies=copies_pay(task.tokens_per_step() // micro_batches),
     )
+    refuse_what_cannot_fit(task, layout)
     checkpoints = run_files.checkpoints(workdir, config.train.keep)
     like = abstract_state(task, layout)
     if checkpoints.saved() and not exists:
@@ -139,15 +141,16 @@ def _require_same(task: Task, workdir: Path) -> None:
 
 def _tell_unsplit(layout: Layout, like: TrainState) -> None:
     """Names each width of a parameter that stays whole, since the mesh does not divide it."""
+    sizes = layout.mesh.shape
     for path, leaf in jax.tree_util.tree_leaves_with_path(like.params):
-        for axes, width in zip(spec(path, leaf), leaf.shape, strict=False):
-            parts = layout.parts(axes) if axes else 1
-            if width % parts:
+        for axes, width in zip(split_of(path, leaf.shape), leaf.shape, strict=False):
+            n = parts(axes, sizes)
+            if width % n:
                 name = jax.tree_util.keystr(path, simple=True, separator='/')
-                near = f'{width // parts * parts} or {-(-width // parts) * parts}'
+                near = ' or '.join(str(k * n) for k in (width // n, width // n + 1) if k)
                 say(
-                    f'{name}: a width of {width} is not divisible by mesh.{axes}={parts}, so each '
-                    f'device has all of it; {near} could be split'.replace(' 0 or', '')
+                    f'{name}: a width of {width} cannot be split into {n} parts, so each device '
+                    f'has all of it; {near} could be split'
                 )
 
 

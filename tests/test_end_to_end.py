@@ -340,3 +340,15 @@ def test_a_signal_saves_and_leaves(home, tmp_path, number, status):
     # What it prints is what continues it; only shorter, for the test.
     done = run_main(*command[2:], f'--config.train.steps={int(saved) + 1}', cwd=folder)
     assert f'Continuing {run} from step {saved}' in done.stderr
+
+
+def test_a_width_that_stays_whole_is_told(tmp_path, verse_file):
+    flags = ['--config.train.steps=1', '--config.mesh.tensor=2', '--config.model.n_embd=16']
+    flags += ['--config.model.n_layer=1', '--config.model.block_size=16', '--config.model.ngram=1']
+    place = [f'--workdir={tmp_path}/run', f'--config.data.path={verse_file}']
+    env = {'JAX_NUM_CPU_DEVICES': '2'}
+    done = run_main('--config=configs/char.py:small', *flags, *place, env=env)
+    assert done.returncode == 0, done.stderr
+    told = re.findall(r'(\S+): a width of (\d+) cannot be split into 2 parts', done.stderr)
+    assert told == [('params/embed/embedding', '31'), ('params/head/kernel', '31')]
+    assert '30 or 32 could be split' in done.stderr

@@ -25,6 +25,7 @@ LAYERS = (
     ('training', 'generation'),
     ('run_files', 'manifest', 'starts', 'pages', 'interop', 'explain', 'report'),
     ('tasks',),
+    ('plan',),
     ('run', 'trainer', 'processes', 'trackers', 'progress', 'recipes'),
     ('serve',),
     ('modes',),

@@ -24,6 +24,8 @@ RECIPES = {
 REFUSALS = {
     ('bench', 'translation'): '--mode=bench compares language models, and translate:small is a',
     ('bench', 'gan'): '--mode=bench compares language models, and gan:toy is a gan',
+    ('plan', 'translation'): '--mode=plan is for task=language_model, and translate:small is a',
+    ('plan', 'gan'): '--mode=plan is for task=language_model, and gan:toy is a gan',
     ('export', 'translation'): 'GPT-2 cannot express task=translation; only a language model',
     ('export', 'gan'): 'GPT-2 cannot express task=gan; only a language model',
     ('export', 'language_model'): 'GPT-2 cannot express model.',

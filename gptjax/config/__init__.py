@@ -17,6 +17,7 @@ import ml_collections
 from gptjax.config.data import DataConfig
 from gptjax.config.gan import GanConfig, GanSamplingConfig
 from gptjax.config.model import ModelConfig
+from gptjax.config.plan import PlanConfig
 from gptjax.config.sample import BenchConfig, SampleConfig
 from gptjax.config.schema import Section, build, knob
 from gptjax.config.train import MeshConfig, TrainConfig
@@ -40,6 +41,7 @@ class Config(Section):
     sample: SampleConfig = dataclasses.field(default_factory=SampleConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     bench: BenchConfig = dataclasses.field(default_factory=BenchConfig)
+    plan: PlanConfig = dataclasses.field(default_factory=PlanConfig)
     gan: GanConfig = dataclasses.field(default_factory=GanConfig)
     gan_sampling: GanSamplingConfig = dataclasses.field(default_factory=GanSamplingConfig)
 

@@ -60,10 +60,11 @@ def attend(
     return jnp.einsum('...TS,...SH->...TH', weights_XTS, v_XSH)
 
 
-def why_not_cudnn(config: ModelConfig, train: bool) -> str:
-    """The reason why cuDNN's flash attention cannot be used here; empty if it can."""
+def why_not_cudnn(config: ModelConfig, train: bool, *, nvidia: bool | None = None) -> str:
+    """Why cuDNN's flash attention cannot be used, here or (`nvidia`) elsewhere; empty if it can."""
     width = config.n_embd // config.n_head
-    if 'cuda' not in _device().client.platform_version:
+    is_there = 'cuda' in _device().client.platform_version if nvidia is None else nvidia
+    if not is_there:
         return 'there is no NVIDIA GPU'
     if compute_dtype(config) == 'float32':
         return 'the model computes in float32, and it needs bfloat16'

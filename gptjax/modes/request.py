@@ -36,6 +36,7 @@ class Request:
     live: bool = True  # of --mode=explain
     against: tuple[str, ...] = ()  # of --mode=report and serve
     verify: bool = False  # of --mode=report
+    check: bool = False  # of --mode=plan
     serve: ServeFlags = ServeFlags()
 
 

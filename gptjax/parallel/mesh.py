@@ -6,6 +6,7 @@ optimizer keeps of them) are stored in parts along `fsdp` and `tensor`. XLA adds
 
 import math
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -24,6 +25,7 @@ SMALL = 8_000_000
 LEAST_WORK = 5_000_000  # in decoding: rows times parameters
 
 Tree = TypeVar('Tree')  # nested arrays
+Sizes = Mapping[str, int]  # of the axes of a mesh
 
 # The first pattern that is found in a parameter's path decides. N heads are split, never one head.
 RULES = (
@@ -34,7 +36,7 @@ RULES = (
     (r'up/kernel', P('fsdp', 'tensor')),  # DF
     (r'up/bias', P('tensor')),  # F
     (r'down/kernel', P('tensor', 'fsdp')),  # FD
-    (r'embedding', P('tensor', 'fsdp')),  # VD
+    (r'embedding', P(('fsdp', 'tensor'), None)),  # VD; D whole, so that activations have it whole
     (r'head/kernel', P('fsdp', 'tensor')),  # DV
     (r'', P()),
 )
@@ -57,36 +59,20 @@ class Layout:
             processes would have no rows of its own.
         """
         copies = copies or jax.process_count() > 1  # Each process needs rows of its own.
-        data, fsdp, tensor = shape = _shape(config, batch_size, copies=copies)
-        wanted, there = math.prod(shape), jax.device_count()
-        if not 0 < wanted <= there:
+        sizes = mesh_sizes(config, batch_size, jax.device_count(), copies=copies)
+        wanted, own = math.prod(sizes.values()), jax.local_device_count()
+        if jax.process_count() > 1 and (wanted < jax.device_count() or own % sizes['tensor']):
             raise UserError(
-                f'mesh.data={data} x fsdp={fsdp} x tensor={tensor} needs '
-                f'{max(wanted, fsdp * tensor)} devices, and there are {there}; '
-                'lower them (simulated CPU devices: JAX_NUM_CPU_DEVICES=8)'
+                f'mesh.{" x ".join(f"{axis}={n}" for axis, n in sizes.items())} leaves a process '
+                f'without rows of its own; let the product be {jax.device_count()}, and tensor '
+                f'divide {own}'
             )
-        if batch_size % (data * fsdp):
-            raise UserError(
-                f'{batch_size} rows at a time (train.batch_size / train.accumulate) cannot be '
-                f'split evenly over mesh.data={data} x fsdp={fsdp}; '
-                f'make them a multiple of {data * fsdp}'
-            )
-        if jax.process_count() > 1 and (wanted < there or jax.local_device_count() % tensor):
-            raise UserError(
-                f'mesh.data={data} x fsdp={fsdp} x tensor={tensor} leaves a process without rows '
-                f'of its own; let the product be {there}, and tensor divide '
-                f'{jax.local_device_count()}'
-            )
-        devices = jax.devices()[:wanted]
-        self.mesh = Mesh(
-            np.array(devices).reshape(shape),
-            ('data', 'fsdp', 'tensor'),
-            axis_types=(AxisType.Auto,) * 3,
-        )
-        self.rows = data * fsdp
+        grid = np.array(jax.devices()[:wanted]).reshape(*sizes.values())
+        self.mesh = Mesh(grid, tuple(sizes), axis_types=(AxisType.Auto,) * 3)
+        self.rows = sizes['data'] * sizes['fsdp']
         self.whole = NamedSharding(self.mesh, P())  # all of an array on every device
         # In-process CPU devices deadlock in a collective when several steps are queued.
-        self.must_wait = wanted > 1 and devices[0].platform == 'cpu'
+        self.must_wait = grid.size > 1 and jax.default_backend() == 'cpu'
 
     def put(self, batch: Any, axis: int = 0) -> Any:
         """Host arrays (this process's rows) -> device arrays, split along the axis of the rows."""
@@ -108,44 +94,55 @@ class Layout:
 
     def of(self, tree: Any) -> Any:
         """The sharding of each leaf of a (possibly abstract) state, by the table above."""
-        return jax.tree_util.tree_map_with_path(self._sharding, tree)
-
-    def _sharding(self, path: KeyPath, leaf: jax.Array) -> NamedSharding:
-        # A width that the axis does not divide (a vocabulary of 65, say) stays whole.
-        fits = [
-            axes if axes and n % self.parts(axes) == 0 else None
-            for axes, n in zip(spec(path, leaf), leaf.shape, strict=False)
-        ]
-        return NamedSharding(self.mesh, P(*fits))
-
-    def parts(self, axes: str | tuple[str, ...]) -> int:
-        """Into how many parts these axes of the mesh split a width."""
-        names = (axes,) if isinstance(axes, str) else axes
-        return math.prod(self.mesh.shape[name] for name in names)
+        return jax.tree_util.tree_map_with_path(
+            lambda path, x: NamedSharding(self.mesh, spec_of(path, x.shape, self.mesh.shape)), tree
+        )
 
 
-def _shape(config: MeshConfig, batch_size: int, *, copies: bool) -> tuple[int, int, int]:
-    """The sizes of data, fsdp and tensor, with those that are not given filled in."""
-    given = {name: getattr(config, name) for name in ('data', 'fsdp', 'tensor')}
-    open_sizes = [name for name, size in given.items() if size < 0]
-    if len(open_sizes) > 1:
-        raise UserError(f'mesh.{" and mesh.".join(open_sizes)} are -1; give all sizes but one')
-    for name in open_sizes:
-        others = math.prod(size or 1 for other, size in given.items() if other != name)
-        given[name] = max(1, jax.device_count() // others)
-    data, fsdp, tensor = given.values()
-    most = jax.device_count() // (fsdp * tensor) if copies else 1
-    rows = batch_size // math.gcd(batch_size, fsdp)
-    fitting = (d for d in range(1, most + 1) if rows % d == 0)
-    return data or max(fitting, default=1), fsdp, tensor
+def mesh_sizes(config: MeshConfig, rows: int, devices: int, *, copies: bool = True) -> Sizes:
+    """The sizes of the axes for some rows at a time on some devices; otherwise as `Layout`."""
+    sizes = {axis: getattr(config, axis) for axis in ('data', 'fsdp', 'tensor')}
+    filled = [axis for axis, size in sizes.items() if size < 0]
+    if len(filled) > 1:
+        raise UserError(f'mesh.{" and mesh.".join(filled)} are -1; give all sizes but one')
+    for axis in filled:
+        others = math.prod(size or 1 for other, size in sizes.items() if other != axis)
+        sizes[axis] = max(1, devices // others)
+    data, fsdp, tensor = sizes.values()
+    most = devices // (fsdp * tensor) if copies else 1
+    data = data or max((d for d in range(1, most + 1) if rows % (d * fsdp) == 0), default=1)
+    if data * fsdp * tensor > devices:
+        raise UserError(
+            f'mesh.data={data} x fsdp={fsdp} x tensor={tensor} needs {data * fsdp * tensor} '
+            f'devices, and there are {devices}; '
+            'lower them (simulated CPU devices: JAX_NUM_CPU_DEVICES=8)'
+        )
+    if rows % (data * fsdp):
+        raise UserError(
+            f'{rows} rows at a time (train.batch_size / train.accumulate) cannot be split evenly '
+            f'over mesh.data={data} x fsdp={fsdp}; make them a multiple of {data * fsdp}'
+        )
+    return {'data': data, 'fsdp': fsdp, 'tensor': tensor}
 
 
-def spec(path: KeyPath, leaf: jax.Array) -> P:
-    """What the table says of an array."""
+def split_of(path: KeyPath, shape: Sequence[int]) -> P:
+    """How the table above splits a leaf of a state, if its widths can be divided."""
     name = jax.tree_util.keystr(path, simple=True, separator='/')
     found = next(spec for pattern, spec in RULES if re.search(pattern, name))
     # Scalars, and statistics that an optimizer reduced, are whole.
-    return found if len(found) == len(leaf.shape) else P()
+    return found if len(found) == len(shape) else P()
+
+
+def spec_of(path: KeyPath, shape: Sequence[int], sizes: Sizes) -> P:
+    """How a leaf of a state is split over axes of these sizes."""
+    # A width that the axis does not divide (a vocabulary of 65, say) stays whole.
+    split = zip(split_of(path, shape), shape, strict=False)
+    return P(*(axes if n % parts(axes, sizes) == 0 else None for axes, n in split))
+
+
+def parts(axes: str | tuple[str, ...] | None, sizes: Sizes) -> int:
+    """Into how many parts some axes split a width."""
+    return math.prod(sizes[name] for name in ((axes,) if isinstance(axes, str) else axes or ()))
 
 
 def copies_pay(tokens: int) -> bool:

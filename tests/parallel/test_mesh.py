@@ -40,7 +40,7 @@ def test_matrices_are_split_and_the_rest_is_whole():
 def test_a_width_that_the_axis_does_not_divide_stays_whole():
     layout = Layout(MeshConfig(data=1, fsdp=2, tensor=4), 8)
     assert specs(layout, embed__embedding=(65, 16), head__kernel=(16, 65)) == {
-        'embed/embedding': P(None, 'fsdp'),
+        'embed/embedding': P(None, None),
         'head/kernel': P('fsdp', None),
     }
 
@@ -93,3 +93,33 @@ def test_batches_are_split_by_rows():
     batch = layout.put({'inputs': jnp.zeros((8, 4))})
     assert batch['inputs'].sharding.shard_shape((8, 4)) == (2, 4)
     assert jax.block_until_ready(batch)['inputs'].shape == (8, 4)
+
+
+@pytest.mark.parametrize(
+    ('mesh', 'sizes'),
+    [
+        (MeshConfig(fsdp=-1), (1, 8, 1)),
+        (MeshConfig(data=2, fsdp=-1), (2, 4, 1)),
+        (MeshConfig(data=-1, tensor=2), (4, 1, 2)),
+        (MeshConfig(data=2, fsdp=2, tensor=-1), (2, 2, 2)),
+    ],
+)
+def test_one_size_is_filled_in(mesh, sizes):
+    assert tuple(Layout(mesh, 8).mesh.shape.values()) == sizes
+
+
+def test_what_cannot_be_filled_in_is_refused():
+    with pytest.raises(UserError, match='mesh.data and mesh.fsdp are -1; give all sizes but one'):
+        Layout(MeshConfig(data=-1, fsdp=-1), 8)
+    with pytest.raises(UserError, match=r'mesh.tensor=0 gives no shard'):
+        MeshConfig(tensor=0)
+
+
+@pytest.mark.parametrize(
+    ('mesh', 'local'), [(MeshConfig(data=4), 4), (MeshConfig(data=4, tensor=2), 3)]
+)
+def test_each_process_has_rows_of_its_own(monkeypatch, mesh, local):
+    monkeypatch.setattr(jax, 'process_count', lambda: 2)
+    monkeypatch.setattr(jax, 'local_device_count', lambda: local)
+    with pytest.raises(UserError, match='leaves a process without rows of its own'):
+        Layout(mesh, 8)

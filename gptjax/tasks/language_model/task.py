@@ -46,7 +46,7 @@ class LanguageModel(base.LossTask):
     config: Config
     corpus: token_files.Corpus
     reads: ClassVar[frozenset[str]] = every(
-        *('model.', 'data.', 'train.', 'sample.', 'mesh.', 'bench.'),
+        *('model.', 'data.', 'train.', 'sample.', 'mesh.', 'bench.', 'plan.'),
         but=('sample.beam', 'sample.length_penalty', 'sample.long_lines'),
     )
 
