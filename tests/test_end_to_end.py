@@ -350,5 +350,5 @@ def test_a_width_that_stays_whole_is_told(tmp_path, verse_file):
     done = run_main('--config=configs/char.py:small', *flags, *place, env=env)
     assert done.returncode == 0, done.stderr
     told = re.findall(r'(\S+): a width of (\d+) cannot be split into 2 parts', done.stderr)
-    assert told == [('params/embed/embedding', '31'), ('params/head/kernel', '31')]
-    assert '30 or 32 could be split' in done.stderr
+    assert told == [('params/embed/embedding', '41'), ('params/head/kernel', '41')]
+    assert '40 or 42 could be split' in done.stderr

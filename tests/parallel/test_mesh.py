@@ -109,7 +109,7 @@ def test_one_size_is_filled_in(mesh, sizes):
 
 
 def test_what_cannot_be_filled_in_is_refused():
-    with pytest.raises(UserError, match='mesh.data and mesh.fsdp are -1; give all sizes but one'):
+    with pytest.raises(UserError, match=r'mesh.data and mesh.fsdp are -1; give all sizes but one'):
         Layout(MeshConfig(data=-1, fsdp=-1), 8)
     with pytest.raises(UserError, match=r'mesh.tensor=0 gives no shard'):
         MeshConfig(tensor=0)
