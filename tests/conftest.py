@@ -58,6 +58,10 @@ NEEDS = {
         *('the server with lm-eval', HAS_LM_EVAL),
         "pip install -e '.[test,serve,judges]' 'lm-eval[api]' && python -m pytest -m lm_eval",
     ),
+    'mpi': (
+        *('Open MPI', shutil.which('mpirun') is not None),
+        'apt-get install openmpi-bin && python -m pytest -m mpi',
+    ),
     'browser': (
         *('Chromium with its driver', HAS_BROWSER),
         "pip install -e '.[test,browser]' && python -m pytest -m browser",

@@ -129,6 +129,24 @@ def test_processes_have_the_losses_of_one(tmp_path, text, alone, count, devices,
         assert 'from step 12 of 14' in pair.said(0)
 
 
+@pytest.mark.mpi
+def test_open_mpi_starts_processes_that_find_each_other(tmp_path, text, alone):
+    place = [f'--workdir={tmp_path / "run"}', f'--config.data.path={text}']
+    place += [f'--config.data.cache_dir={tmp_path / "cache"}']
+    done = subprocess.run(
+        ['scripts/launch/mpirun.sh', *FLAGS, *place],
+        cwd=ROOT,
+        env={**os.environ, 'PROCESSES': '2', 'JAX_NUM_CPU_DEVICES': '1'},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'split over 2 devices' in done.stderr
+    assert losses(tmp_path / 'run') == pytest.approx(losses(alone), rel=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(('sent', 'status'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_to_one_process_saves_one_step_of_all(tmp_path, text, sent, status):
