@@ -13,12 +13,12 @@ from gptjax.config.schema import flatten
 from gptjax.console import say
 from gptjax.errors import UserError
 from gptjax.models.linear import compute_dtype, matmul_dtype
-from gptjax.parallel.mesh import Layout, copies_pay, parts, split_of
+from gptjax.parallel.mesh import Layout, parts, split_of
 from gptjax.plan.preflight import refuse_what_cannot_fit
 from gptjax.progress import RunProgress
 from gptjax.report.live import LiveReport
 from gptjax.tasks.protocols import Task
-from gptjax.training.loop import Outcome, abstract_state, initial_state, train
+from gptjax.training.loop import Outcome, abstract_state, initial_state, layout_of, train
 from gptjax.training.metrics import MetricsLog, Tracker, read_metrics
 from gptjax.training.steps import TrainState
 
@@ -38,12 +38,7 @@ def train_run(config: Config, workdir: Path, *, command: str = '') -> Outcome | 
         )
     with processes.main_first('task'):
         task = tasks.create(config, say)
-    micro_batches = config.train.accumulate
-    layout = Layout(
-        config.mesh,
-        config.train.batch_size // micro_batches,
-        copies=copies_pay(task.tokens_per_step() // micro_batches),
-    )
+    layout = layout_of(task)
     refuse_what_cannot_fit(task, layout)
     checkpoints = run_files.checkpoints(workdir, config.train.keep)
     like = abstract_state(task, layout)

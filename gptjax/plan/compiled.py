@@ -65,27 +65,41 @@ def compile_step(task: LanguageModel, sizes: Sizes, say: Say) -> Compiled:
         f'Compiling the train step for {devices} simulated device{"s" * (devices > 1)}'
         + (f', with {layers[0]} and {layers[1]} of {n_layer} blocks' if len(layers) > 1 else '')
     )
+    environment = {
+        'JAX_PLATFORMS': 'cpu',
+        'JAX_NUM_CPU_DEVICES': str(devices),
+        # Nothing is run: LLVM need not optimise, which takes a third of the time.
+        'XLA_FLAGS': f'{os.environ.get("XLA_FLAGS", "")} --xla_backend_optimization_level=0',
+    }
+    what, remedy = f'compiling for {devices} devices', 'use fewer plan.devices'
+    found = answer('gptjax.plan.compiled', asked, what=what, remedy=remedy, environment=environment)
+    return _extrapolate(found, layers, n_layer)
+
+
+def answer(
+    module: str,
+    asked: dict[str, Any],
+    *,
+    what: str,
+    remedy: str,
+    environment: Mapping[str, str] | None = None,
+) -> Any:
+    """What a module answers as a process of its own; both sides are JSON.
+
+    Raises UserError if the process died.
+    """
     done = subprocess.run(
-        [sys.executable, '-m', 'gptjax.plan.compiled'],
+        [sys.executable, '-m', module],
         input=json.dumps(asked),
         capture_output=True,
         text=True,
         check=False,
-        env={
-            **os.environ,
-            'JAX_PLATFORMS': 'cpu',
-            'JAX_NUM_CPU_DEVICES': str(devices),
-            # Nothing is run: LLVM need not optimise, which takes a third of the time.
-            'XLA_FLAGS': f'{os.environ.get("XLA_FLAGS", "")} --xla_backend_optimization_level=0',
-        },
+        env={**os.environ, **(environment or {})},
     )
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ['without a word'])[-1]
-        raise UserError(
-            f'compiling for {devices} devices ended with status {done.returncode} ({reason}); '
-            'use fewer plan.devices'
-        )
-    return _extrapolate(json.loads(done.stdout), layers, n_layer)
+        raise UserError(f'{what} ended with status {done.returncode} ({reason}); {remedy}')
+    return json.loads(done.stdout)
 
 
 def _extrapolate(found: Sequence[dict[str, Any]], layers: tuple[int, ...], n: int) -> Compiled:

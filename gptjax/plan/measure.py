@@ -9,7 +9,6 @@ import gc
 import json
 import re
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,11 +19,10 @@ import numpy as np
 
 from gptjax.config import from_json, to_json
 from gptjax.console import Say
-from gptjax.errors import UserError
-from gptjax.parallel.mesh import Layout, copies_pay
+from gptjax.parallel.mesh import Layout
 from gptjax.plan import compiled, shapes
 from gptjax.tasks.language_model.task import LanguageModel
-from gptjax.training.loop import abstract_state
+from gptjax.training.loop import abstract_state, layout_of
 
 LEAST_S = 2.0  # of the timed steps
 LEAST_STEPS = 3
@@ -38,30 +36,8 @@ def measured(task: LanguageModel, say: Say) -> dict[str, Any]:
     """
     say(f'Measuring {LEAST_STEPS} or more steps here')
     asked = {'config': to_json(task.config), 'vocab_size': task.tokenizer.vocab_size}
-    done = subprocess.run(
-        [sys.executable, '-m', 'gptjax.plan.measure'],
-        input=json.dumps(asked),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ['without a word'])[-1]
-        raise UserError(
-            f'measuring a step ended with status {done.returncode} ({reason}); '
-            'use a smaller model or train.batch_size'
-        )
-    return json.loads(done.stdout)
-
-
-def layout_of(task: LanguageModel) -> Layout:
-    """The layout that training has here."""
-    parts = task.config.train.accumulate
-    return Layout(
-        task.config.mesh,
-        task.config.train.batch_size // parts,
-        copies=copies_pay(task.tokens_per_step() // parts),
-    )
+    remedy = 'use a smaller model or train.batch_size'
+    return compiled.answer('gptjax.plan.measure', asked, what='measuring a step', remedy=remedy)
 
 
 def main() -> None:

@@ -1,17 +1,17 @@
 """The shapes of a training run, without its data and without computing anything."""
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.tree_util import KeyPath, keystr, tree_leaves_with_path
 
 from gptjax.config import Config
 from gptjax.console import Say
-from gptjax.parallel.mesh import Sizes, spec_of
+from gptjax.parallel.mesh import Sizes, parts, spec_of
 from gptjax.tasks.language_model import init_from
 from gptjax.tasks.language_model.task import LanguageModel
 from gptjax.text import token_files
@@ -46,11 +46,8 @@ class Leaf(NamedTuple):
 
     def bytes_on(self, sizes: Sizes) -> int:
         """Bytes on each device of a mesh of these sizes."""
-        parts = 1
-        for axes in spec_of(self.path, self.shape, sizes):
-            names = (axes,) if isinstance(axes, str) else axes or ()
-            parts *= int(np.prod([sizes[name] for name in names]))
-        return int(np.prod(self.shape, dtype=np.int64)) // parts * self.itemsize * self.times
+        split = math.prod(parts(axes, sizes) for axes in spec_of(self.path, self.shape, sizes))
+        return math.prod(self.shape) // split * self.itemsize * self.times
 
 
 def without_data(config: Config, say: Say) -> tuple[LanguageModel, str]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from gptjax.parallel.mesh import Layout
+from gptjax.parallel.mesh import Layout, copies_pay
 from gptjax.training.checkpoint import Checkpoints
 from gptjax.training.interrupts import Interrupts
 from gptjax.training.learner import Batch, Learner
@@ -24,6 +24,13 @@ class Outcome:
 
     state: TrainState
     stopped_by: signal.Signals | None  # the state is saved
+
+
+def layout_of(task: Learner) -> Layout:
+    """Where a task is trained: the configured mesh, or the one that is fastest here."""
+    config, micro_batches = task.config, task.config.train.accumulate
+    copies = copies_pay(task.tokens_per_step() // micro_batches)
+    return Layout(config.mesh, config.train.batch_size // micro_batches, copies=copies)
 
 
 def abstract_state(task: Learner, layout: Layout) -> TrainState:
