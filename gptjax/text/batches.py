@@ -28,7 +28,7 @@ def random_windows(
     """
     draw = np.random.default_rng((*np.atleast_1d(seed), step))
     start_B = draw.integers(0, len(tokens) - block_size, size=batch_size)
-    return _windows(tokens, start_B[own_rows(batch_size, process, processes)], block_size)
+    return _windows(tokens, start_B[rows_of_process(batch_size, process, processes)], block_size)
 
 
 def consecutive_windows(
@@ -44,7 +44,7 @@ def consecutive_windows(
     count = count_windows(tokens, block_size)
     index_B = (step * batch_size + np.arange(batch_size)) % count
     return _windows(
-        tokens, index_B[own_rows(batch_size, process, processes)] * block_size, block_size
+        tokens, index_B[rows_of_process(batch_size, process, processes)] * block_size, block_size
     )
 
 
@@ -56,13 +56,13 @@ def whole_split(
     Each process has its rows of every batch, so all processes have equally many batches.
     """
     count = count_windows(tokens, block_size)
-    own = own_rows(batch_size, process, processes)
+    own = rows_of_process(batch_size, process, processes)
     for first in range(0, count, batch_size):
         index_B = np.arange(first, first + batch_size)[own]
         yield _windows(tokens, index_B * block_size, block_size)
 
 
-def own_rows(batch_size: int, process: int, processes: int) -> slice:
+def rows_of_process(batch_size: int, process: int, processes: int) -> slice:
     """The rows of a batch that a process has: a block, since its devices hold neighbouring rows.
 
     `processes` divides the size of the batch.

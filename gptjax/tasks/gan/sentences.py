@@ -19,7 +19,7 @@ from gptjax.console import Say
 from gptjax.errors import UserError
 from gptjax.files import DamagedError, read_object, write_atomically
 from gptjax.text import tokenizers, words
-from gptjax.text.batches import own_rows
+from gptjax.text.batches import rows_of_process
 from gptjax.text.clean import clean
 from gptjax.text.corpora import Source, cache_folder
 from gptjax.text.reading import file_sha256, read, source_sha256
@@ -133,7 +133,7 @@ def random_rows(
       number of each row in the whole batch, which its noise depends on. B is this process's part.
     """
     draw = np.random.default_rng((seed, step))
-    own = own_rows(batch_size, process, processes)
+    own = rows_of_process(batch_size, process, processes)
     chosen = draw.integers(0, len(rows_NT), size=(batch_size, turns))[own]
     row = np.arange(batch_size, dtype=np.int32)[own]
     return {'ids': rows_NT[chosen].astype(np.int32), 'row': row}

@@ -14,7 +14,7 @@ import numpy as np
 from gptjax.config import Config
 from gptjax.errors import UserError
 from gptjax.tasks.translation.pairs import Pair, Tokenizers
-from gptjax.text.batches import own_rows
+from gptjax.text.batches import rows_of_process
 from gptjax.text.tokenizers import end_of
 
 Batch = dict[str, np.ndarray]
@@ -59,11 +59,11 @@ class Buckets:
         counts = [-(-len(members) // batch_size) for members in self.members]
         epoch, index = divmod(step, sum(counts))
         bucket, rows = self._epoch(seed, epoch, batch_size)[index]
-        return self.rows(bucket, rows[own_rows(batch_size, process, processes)])
+        return self.rows(bucket, rows[rows_of_process(batch_size, process, processes)])
 
     def in_order(self, batch_size: int, process: int = 0, processes: int = 1) -> Iterator[Batch]:
         """This process's rows of batches that have every pair once; missing rows have length 0."""
-        own = own_rows(batch_size, process, processes)
+        own = rows_of_process(batch_size, process, processes)
         for bucket, members in enumerate(self.members):
             for first in range(0, len(members), batch_size):
                 chosen = members[first : first + batch_size][own]
