@@ -22,13 +22,17 @@ from gptjax import console
 from gptjax.console import say
 from gptjax.errors import UserError
 from gptjax.training.interrupts import Interrupts
-from gptjax.watchdog import Watchdog, explain_aborts
+from gptjax.watchdog import THEN, Watchdog, explain_aborts
 
 JOIN_S = 120  # until all processes are there
 PREPARE_S = 3600  # until process 0 has prepared the data
 # JAX's own check for signs of life aborts a process: the watchdog has to be first.
 HEARTBEAT_S = 100
 END_S = 10  # at the end, for the others
+ALL_WITH_FLAGS = (
+    'start all of them with the same --coordinator and --num_processes, and each with its own '
+    '--process_id'
+)
 
 _failed: list[Exception] = []
 
@@ -79,19 +83,18 @@ def start(place: Place | None) -> None:
             'process_id': place.process,
         }
     _keep_stdout_for_results()
+    lonely = f'the processes did not find each other within {JOIN_S} s; {ALL_WITH_FLAGS}'
+    explain_aborts(f'{console.speaker()}{lonely}')
     try:
         jax.distributed.initialize(
             **given, initialization_timeout=JOIN_S, heartbeat_timeout_seconds=HEARTBEAT_S
         )
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0][:200]
-        raise UserError(
-            f'the processes did not find each other within {JOIN_S} s ({reason}); start all of '
-            'them with the same --coordinator and --num_processes, and each with its own '
-            '--process_id'
-        ) from None
-    console.speak_as(jax.process_index())
-    explain_aborts(jax.process_index())
+        raise UserError(f'the processes cannot be joined ({reason}); {ALL_WITH_FLAGS}') from None
+    me = jax.process_index()
+    console.speak_as(me)
+    explain_aborts(f'process {me}: process 0 cannot be reached any more, {THEN}')
     atexit.register(_wait_for_all)
 
 

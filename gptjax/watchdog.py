@@ -116,21 +116,24 @@ class Watchdog:
         os._exit(1)
 
 
-def explain_aborts(process: int) -> None:
-    """Adds a line for the user where JAX's runtime aborts this process.
+def explain_aborts(line: str) -> None:
+    """Replaces the line for the user where JAX's runtime aborts this process.
 
-    It does so at once when process 0 ends, whose store all use, and offers no callback. The handler
-    is C's, since Python would run its own after the end.
+    It aborts where a process does not come or process 0 ends, and offers no callback. C calls the
+    handler, since Python would run its own after the end.
     """
-    line = f'process {process}: process 0 cannot be reached any more, {THEN}\n'.encode()
+    if not _handlers:
 
-    @ctypes.CFUNCTYPE(None, ctypes.c_int)
-    def leave(number: int) -> None:
-        os.write(2, line)
-        os._exit(1)
+        @ctypes.CFUNCTYPE(None, ctypes.c_int)
+        def leave(number: int) -> None:
+            os.write(2, _last_line)
+            os._exit(1)
 
-    _handlers.append(leave)  # C has only its address.
-    ctypes.CDLL(None).signal(int(signal.SIGABRT), leave)
+        _handlers.append(leave)  # C has only its address.
+        ctypes.CDLL(None).signal(int(signal.SIGABRT), leave)
+    global _last_line
+    _last_line = f'{line}\n'.encode()
 
 
 _handlers: list[Any] = []
+_last_line = b''

@@ -307,3 +307,27 @@ def test_an_error_of_another_process_is_told(monkeypatch):
     store = Store()
     store.values['gptjax/alive/1'] = 'failed'
     assert left(monkeypatch, store) == '1 ended with an error'
+
+
+LONELY = """
+import sys
+from gptjax import processes
+processes.JOIN_S = 2
+processes.start(processes.Place('localhost:{port}', 2, {process}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('process', [0, 1])
+def test_a_process_whose_others_do_not_come_says_so(process):
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        port = free.getsockname()[1]
+    script = LONELY.format(port=port, process=process)
+    done = subprocess.run(
+        [sys.executable, '-c', script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith('process 1: ' * process + 'the processes did not find each other')
+    assert last.endswith('and each with its own --process_id')
