@@ -56,7 +56,7 @@ def train_run(config: Config, workdir: Path, *, command: str = '') -> Outcome | 
                 held.enter_context(_only_one(workdir))
             elif not workdir.exists():
                 raise UserError(
-                    f'{workdir} is not there; name a folder that all processes share with --workdir'
+                    f'{workdir} is not there; use a work directory that all processes share'
                 )
         interrupts = held.enter_context(processes.watched())
         if checkpoints.saved():

@@ -86,7 +86,7 @@ def test_flatten_lists_dotted_names():
         (SampleConfig, {'top_k': -1}, 'sample.top_k=-1 must be at least 0'),
         (SampleConfig, {'stop': ('',)}, 'sample.stop has an empty string'),
         (SampleConfig, {'seed': -1}, 'sample.seed=-1 must be at least 0'),
-        (MeshConfig, {'data': -1}, 'mesh.data=-1 must be at least 0'),
+        (MeshConfig, {'data': -2}, 'mesh.data=-2 must be at least -1'),
     ],
 )
 def test_values_out_of_bounds_are_refused(section, values, message):
