@@ -66,7 +66,7 @@ def without_data(config: Config, say: Say) -> tuple[LanguageModel, str]:
 
 
 def of_vocabulary(config: Config, size: int) -> LanguageModel:
-    """The task with so many token ids, none of which stands for anything."""
+    """The task with a vocabulary of this size but no text: its shapes are right."""
     ids = CharTokenizer(''.join(map(chr, range(size))))
     return LanguageModel(config, Corpus(ids, None, None, sha256=''))
 

@@ -45,7 +45,7 @@ const columns = {
         }
         if (finish) view.note.textContent = this.summary(view, finish);
         // The server draws the picture of a sentence from the same noise, which the first one has.
-        if (finish && model.pictured && (index === 0 || model.base.task === 'translation')) {
+        if (finish && !model.scores && (index === 0 || model.base.task === 'translation')) {
           view.box.parentElement.append(picture(model, asked, view.written));
         }
       }

@@ -8,8 +8,7 @@ let models = [];
 function modelOf(name, place) {
   const base = models.find((model) => name === model.name || name.startsWith(`${model.name}@`));
   const step = name === base.name ? base.step : Number(name.slice(base.name.length + 1));
-  const scores = base.task === 'language_model';
-  return { name, base, step, place, scores, pictured: !scores };
+  return { name, base, step, place, scores: base.task === 'language_model' };
 }
 
 function remember() {
