@@ -1,5 +1,6 @@
 """Several processes train one run: as one would, to a common end, and none waits for ever."""
 
+import json
 import os
 import re
 import signal
@@ -44,7 +45,7 @@ class Group:
             subprocess.Popen(
                 [sys.executable, 'main.py', *place, f'--process_id={i}', *(own_flags if i else ())],
                 cwd=ROOT,
-                stdout=subprocess.DEVNULL,
+                stdout=error.with_suffix('.out').open('w'),
                 stderr=error.open('w'),
                 env={**os.environ, 'JAX_NUM_CPU_DEVICES': str(devices)},
             )
@@ -127,6 +128,18 @@ def test_processes_have_the_losses_of_one(tmp_path, text, alone, count, devices,
         with Group(tmp_path / 'run', text, 2, flags=flags) as pair:
             assert pair.wait() == [0, 0], pair.said(0)
         assert 'from step 12 of 14' in pair.said(0)
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_each_token_once(text, alone):
+    flags = ['--mode=eval', '--json']
+    with Group(alone, text, 2, flags=flags) as group:
+        assert group.wait() == [0, 0], group.said(0)
+    figures, nothing = (error.with_suffix('.out').read_text() for error in group.errors)
+    expected = gptjax.load(alone).evaluate().figures
+    found = json.loads(figures)  # Nothing else is on standard output.
+    assert found == pytest.approx(expected | {'step': 12}, rel=1e-6)
+    assert nothing == ''
 
 
 @pytest.mark.mpi
