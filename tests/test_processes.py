@@ -200,6 +200,15 @@ def test_another_configuration_is_named(tmp_path, text):
 
 
 @pytest.mark.slow
+def test_a_work_directory_that_is_not_shared_is_told(tmp_path, text):
+    with Group(tmp_path / 'run', text, 2, own_flags=[f'--workdir={tmp_path}/other']) as group:
+        assert all(status != 0 for status in group.wait(120))
+    said = group.said(1)
+    assert f'{tmp_path}/other is not there; use a work directory that all processes share' in said
+    assert 'process 0: process 1 ' in group.said(0)
+
+
+@pytest.mark.slow
 def test_a_mistake_is_told_by_all_and_nobody_waits(tmp_path):
     with Group(tmp_path / 'run', tmp_path / 'no-such-file', 2) as group:
         assert group.wait() == [1, 1]
