@@ -12,9 +12,10 @@ from gptjax import run_files, tasks
 from gptjax.config import Config, MeshConfig, SampleConfig
 from gptjax.errors import UserError, nearest
 from gptjax.generation.engine import Piece, whole_texts
-from gptjax.parallel.mesh import Layout
+from gptjax.metrics_log import read_metrics
+from gptjax.parallel.mesh import Layout, rounded_up
 from gptjax.tasks.protocols import Report, Task
-from gptjax.training.metrics import Row, read_metrics
+from gptjax.training.metrics import Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,15 +44,18 @@ class Run:
         """Loads a run from what is in its work directory alone.
 
         The checkpoint is the 'best' by validation loss, or the 'latest'. With `asked`, the sampling
-        sections of that configuration are used instead of the run's. Raises UserError if there is
-        no trained model, a file is damaged or a knob has no effect.
+        sections of that configuration are used instead of the run's, and its mesh; without, all
+        devices that pay. Raises UserError if there is no trained model, a file is damaged, a knob
+        has no effect or the mesh does not fit the devices.
         """
         workdir = Path(workdir)
         if not run_files.is_trained(workdir):
             raise UserError(f'there is no trained model in {workdir}; train one first')
         config = run_files.load_config(workdir)
+        config = dataclasses.replace(config, mesh=MeshConfig())  # That of training may be larger.
         task = tasks.load(config, workdir, asked)
-        layout = Layout(MeshConfig(), jax.device_count())  # Evaluations have many tokens.
+        mesh = task.config.mesh
+        layout = Layout(mesh, rounded_up(jax.device_count(), mesh))  # Evaluations have many tokens.
         step, state = run_files.restore(task, workdir, checkpoint, layout)
         params = jax.block_until_ready(state.params)
         return cls(workdir, task.config, task, params, step, layout)

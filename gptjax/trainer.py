@@ -12,6 +12,7 @@ from gptjax.config import Config
 from gptjax.config.schema import flatten
 from gptjax.console import say
 from gptjax.errors import UserError
+from gptjax.metrics_log import MetricsLog, read_metrics
 from gptjax.models.linear import compute_dtype, matmul_dtype
 from gptjax.parallel.mesh import Layout, parts, split_of
 from gptjax.plan.preflight import refuse_what_cannot_fit
@@ -19,7 +20,7 @@ from gptjax.progress import RunProgress
 from gptjax.report.live import LiveReport
 from gptjax.tasks.protocols import Task
 from gptjax.training.loop import Outcome, abstract_state, initial_state, layout_of, train
-from gptjax.training.metrics import MetricsLog, Tracker, read_metrics
+from gptjax.training.metrics import Tracker
 from gptjax.training.steps import TrainState
 
 

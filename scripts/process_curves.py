@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from gptjax.training.metrics import read_metrics
+from gptjax.metrics_log import read_metrics
 
 
 def main() -> None:

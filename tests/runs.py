@@ -1,7 +1,7 @@
 """Training in a folder, without the command line."""
 
+from gptjax.metrics_log import MetricsLog
 from gptjax.training.loop import train
-from gptjax.training.metrics import MetricsLog
 
 
 def train_in(folder, task, layout, state, checkpoints):

@@ -23,7 +23,7 @@ LAYERS = (
     ),
     ('text', 'models', 'parallel'),
     ('training', 'generation'),
-    ('run_files', 'manifest', 'starts', 'pages', 'interop', 'explain', 'report'),
+    ('run_files', 'manifest', 'metrics_log', 'starts', 'pages', 'interop', 'explain', 'report'),
     ('tasks',),
     ('plan',),
     ('run', 'trainer', 'processes', 'trackers', 'progress', 'recipes'),

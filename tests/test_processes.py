@@ -15,7 +15,7 @@ import pytest
 import gptjax
 from gptjax import processes
 from gptjax.errors import UserError
-from gptjax.training.metrics import read_metrics
+from gptjax.metrics_log import read_metrics
 from gptjax.watchdog import Watchdog
 from tests.conftest import ROOT, one_line, run_main
 

@@ -24,8 +24,8 @@ from gptjax.config.train import MeshConfig, TrainConfig
 from gptjax.config.translation import TranslationConfig
 from gptjax.errors import UserError
 
-# Sections that say how a trained model is used: they belong to a command, not to the run.
-USE = ('sample', 'gan_sampling')
+# Sections that say how and where a trained model is used: of a command, not of the run.
+USE = ('sample', 'gan_sampling', 'mesh')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +67,7 @@ def from_config_dict(values: Mapping[str, Any] | ml_collections.ConfigDict) -> C
 
 
 def with_use(trained: Config, asked: Config) -> Config:
-    """The configuration of a trained run, with the sampling sections of another configuration."""
+    """The configuration of a trained run, used as another configuration says."""
     return dataclasses.replace(trained, **{section: getattr(asked, section) for section in USE})
 
 

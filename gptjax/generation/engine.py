@@ -98,6 +98,7 @@ class Engine:
         self._banned = tokenizer.banned if tokenizer else ()
         self._put_first = layout.put if layout is not None else lambda arrays: arrays
         self._put = self._put_first if layout and layout.rows > 1 else lambda arrays: arrays
+        self._wait = layout.wait if layout is not None else lambda arrays: arrays
         self._slots, self.likeliest = slots, likeliest
         self._device_rows: Rows | None = None
         self._block_size = model.config.block_size
@@ -260,11 +261,13 @@ class Engine:
         slot = np.int32(self._slot)
         if no_others and n_new == batch:
             self._device_rows = None  # Nothing in it is kept, so its memory is free.
-            self._device_rows = begin(self._model, self._params, contexts, slot, self._slots)
+            new = begin(self._model, self._params, contexts, slot, self._slots)
+            self._device_rows = self._wait(new)
             return
         # On the devices where the programs leave them, or the next text would compile again.
         rows = self._device_rows or self._put_first(empty_rows(self._model, batch, self._slots))
-        self._device_rows = place(self._model, self._params, rows, contexts, source_B, slot)
+        new = place(self._model, self._params, rows, contexts, source_B, slot)
+        self._device_rows = self._wait(new)
 
     def _shape(self, n: int, longest: int) -> tuple[int, int]:
         """Rows and width of the program that computes n contexts."""

@@ -84,9 +84,9 @@ class Layout:
             return jax.device_put(batch, shardings)
         return jax.tree.map(jax.make_array_from_process_local_data, shardings, batch)
 
-    def copy(self, tree: Tree) -> Tree:
-        """Puts a whole copy of all arrays on every device."""
-        return jax.device_put(tree, self.whole)
+    def place(self, variables: Tree) -> Tree:
+        """Puts variables on the devices, split by the table above."""
+        return jax.device_put(variables, self.of(variables))
 
     def wait(self, arrays: Tree) -> Tree:
         """Returns the arrays, finished where queueing more work would be dangerous."""
@@ -101,14 +101,7 @@ class Layout:
 
 def mesh_sizes(config: MeshConfig, rows: int, devices: int, *, copies: bool = True) -> Sizes:
     """The sizes of the axes for some rows at a time on some devices; otherwise as `Layout`."""
-    sizes = {axis: getattr(config, axis) for axis in ('data', 'fsdp', 'tensor')}
-    filled = [axis for axis, size in sizes.items() if size < 0]
-    if len(filled) > 1:
-        raise UserError(f'mesh.{" and mesh.".join(filled)} are -1; give all sizes but one')
-    for axis in filled:
-        others = math.prod(size or 1 for other, size in sizes.items() if other != axis)
-        sizes[axis] = max(1, devices // others)
-    data, fsdp, tensor = sizes.values()
+    data, fsdp, tensor = _filled_in(config, devices)
     most = devices // (fsdp * tensor) if copies else 1
     data = data or max((d for d in range(1, most + 1) if rows % (d * fsdp) == 0), default=1)
     if data * fsdp * tensor > devices:
@@ -123,6 +116,25 @@ def mesh_sizes(config: MeshConfig, rows: int, devices: int, *, copies: bool = Tr
             f'over mesh.data={data} x fsdp={fsdp}; make them a multiple of {data * fsdp}'
         )
     return {'data': data, 'fsdp': fsdp, 'tensor': tensor}
+
+
+def rounded_up(rows: int, config: MeshConfig) -> int:
+    """The least number of rows, not below `rows`, that the configured mesh can share."""
+    data, fsdp, _ = _filled_in(config, jax.device_count())
+    shares = (data or 1) * fsdp
+    return -(-rows // shares) * shares
+
+
+def _filled_in(config: MeshConfig, devices: int) -> tuple[int, int, int]:
+    """The configured sizes with a number for -1."""
+    sizes = {axis: getattr(config, axis) for axis in ('data', 'fsdp', 'tensor')}
+    filled = [axis for axis, size in sizes.items() if size < 0]
+    if len(filled) > 1:
+        raise UserError(f'mesh.{" and mesh.".join(filled)} are -1; give all sizes but one')
+    for axis in filled:
+        others = math.prod(size or 1 for other, size in sizes.items() if other != axis)
+        sizes[axis] = max(1, devices // others)
+    return sizes['data'], sizes['fsdp'], sizes['tensor']
 
 
 def split_of(path: KeyPath, shape: Sequence[int]) -> P:

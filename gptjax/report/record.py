@@ -10,8 +10,9 @@ import numpy as np
 from gptjax import run_files, starts
 from gptjax.config import Config
 from gptjax.files import DamagedError, read_object
+from gptjax.metrics_log import iterate_metrics
 from gptjax.starts import Start
-from gptjax.training.metrics import Row, iterate_metrics
+from gptjax.training.metrics import Row
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Language models of the server: prompts as token ids, and the engine with its slots."""
 
 from gptjax.errors import UserError
+from gptjax.parallel.mesh import rounded_up
 from gptjax.run import Run
 from gptjax.serve import scoring
 from gptjax.serve.fields import MOST_PROMPT, Completion, FieldError
@@ -21,6 +22,7 @@ class ServedLanguageModel(Served):
         """Computes nothing yet."""
         super().__init__(name, run)
         self._task = task
+        slots = rounded_up(slots, task.config.mesh)
         self._params, layout = task.placed(run.params, run.config.sample, rows=slots)
         per_token = task.flops_per_token() / 6  # multiplications, forward
         chunk = round(CHUNK_WORK / (slots * per_token))

@@ -12,11 +12,11 @@ import pytest
 import gptjax
 from gptjax import run_files, starts
 from gptjax.errors import UserError
+from gptjax.metrics_log import read_metrics
 from gptjax.modes import report
 from gptjax.modes.request import Request
 from gptjax.report import live, record
 from gptjax.report.page import Report
-from gptjax.training.metrics import read_metrics
 from tests.conftest import one_line, replace, run_main
 
 MOST_BYTES = 500_000

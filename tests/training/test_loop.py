@@ -11,10 +11,11 @@ import pytest
 
 from gptjax import tasks
 from gptjax.config import MeshConfig
+from gptjax.metrics_log import read_metrics
 from gptjax.parallel.mesh import Layout
 from gptjax.training.checkpoint import Checkpoints
 from gptjax.training.loop import abstract_state, initial_state
-from gptjax.training.metrics import DivergedError, Meter, read_metrics
+from gptjax.training.metrics import DivergedError, Meter
 from tests.conftest import replace
 from tests.runs import train_in
 

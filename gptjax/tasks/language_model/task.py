@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from gptjax import run_files
-from gptjax.config import Config, MeshConfig, ModelConfig, SampleConfig
+from gptjax.config import Config, ModelConfig, SampleConfig
 from gptjax.console import Say
 from gptjax.errors import UserError
 from gptjax.explain import language_model
@@ -23,7 +23,7 @@ from gptjax.models.bigram import Bigram
 from gptjax.models.block import apply
 from gptjax.models.decoder import Decoder
 from gptjax.models.linear import compute_dtype, reduced
-from gptjax.parallel.mesh import Layout, copies_pay_in_decoding
+from gptjax.parallel.mesh import Layout, copies_pay_in_decoding, rounded_up
 from gptjax.report import language_model as report
 from gptjax.tasks import base
 from gptjax.tasks.language_model import evaluation, init_from, inspection, preview, run_data
@@ -190,6 +190,7 @@ class LanguageModel(base.LossTask):
 
     def engine(self, params: dict, config: SampleConfig, *, rows: int) -> Engine:
         """An engine for this model, with `rows` rows split over the devices where that pays."""
+        rows = rounded_up(rows, self.config.mesh)
         variables, layout = self.placed(params, config, rows=rows)
         calls = -(-config.max_new_tokens // config.chunk)
         shape = {'rows': rows, 'chunk': -(-config.max_new_tokens // calls)}  # No steps left over.
@@ -198,8 +199,8 @@ class LanguageModel(base.LossTask):
     def placed(self, params: dict, config: SampleConfig, *, rows: int) -> tuple[dict, Layout]:
         """The variables on the devices that decode `rows` rows, and how these are split."""
         copies = copies_pay_in_decoding(base.count(params), rows)
-        layout = Layout(MeshConfig(), rows, copies=copies)
-        return layout.copy(self.weights(params, config)), layout
+        layout = Layout(self.config.mesh, rows, copies=copies)
+        return layout.place(self.weights(params, config)), layout
 
     def forward(self, params: dict, text: str, *, attention: bool = False) -> inspection.Forward:
         """The logits after each token of a text, and with `attention` all attention weights."""

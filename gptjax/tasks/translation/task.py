@@ -184,7 +184,8 @@ class Translation(base.LossTask):
 
     def translator(self, params: dict, config: SampleConfig) -> Translator:
         """lines -> the texts of each."""
-        return Translator(self.model, params, *self._tokenizers, self.config.data, config)
+        data, mesh = self.config.data, self.config.mesh
+        return Translator(self.model, params, *self._tokenizers, data, config, mesh)
 
     def stream(self, params: dict, prompts: Sequence[str], config: SampleConfig) -> Iterator[Piece]:
         """Translates lines; of a beam, the texts of a line are its best ones, best first.

@@ -10,7 +10,7 @@ from gptjax.config import DataConfig, MeshConfig, SampleConfig
 from gptjax.errors import UserError
 from gptjax.generation.rules import RowRules, Rules
 from gptjax.generation.text_stream import TextStream
-from gptjax.parallel.mesh import Layout
+from gptjax.parallel.mesh import Layout, rounded_up
 from gptjax.tasks.translation.beam import beam_search
 from gptjax.tasks.translation.decode import Decoding, translate
 from gptjax.tasks.translation.lines import split_line
@@ -31,6 +31,7 @@ class Translator:
     target: Tokenizer
     data: DataConfig
     options: SampleConfig
+    mesh: MeshConfig
 
     def check(self, lines: Sequence[str]) -> None:
         """Raises UserError for the first line that cannot be translated."""
@@ -62,14 +63,14 @@ class Translator:
         options, block_size = self.options, self.model.config.block_size
         width = min(_power_of_two(max(8, *map(len, ids))), block_size)
         # Few shapes, so few compilations; padding rows get length 1.
-        rows = _power_of_two(len(ids))
+        rows = rounded_up(_power_of_two(len(ids)), self.mesh)
         source_BS = np.full((rows, width), self.source.end, np.int32)
         lengths_B = np.ones(rows, np.int32)
         for i, line in enumerate(ids):
             source_BS[i, : len(line)], lengths_B[i] = line, len(line)
-        layout = Layout(MeshConfig(), rows)
+        layout = Layout(self.mesh, rows)
         source_BS, lengths_B = layout.put((source_BS, lengths_B))
-        given = self.model, layout.copy(self.params), source_BS
+        given = self.model, layout.place(self.params), source_BS
         limit = min(block_size, options.max_new_tokens)
         decoding = Decoding(end_of(self.target), limit, options.chunk, self.target.banned)
         how: dict[str, Any] = {'lengths_B': lengths_B, 'decoding': decoding}

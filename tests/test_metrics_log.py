@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from gptjax.training.metrics import MetricsLog, read_metrics
+from gptjax.metrics_log import MetricsLog, read_metrics
 
 
 def test_rows_after_the_resumed_step_are_dropped(tmp_path):
