@@ -21,7 +21,7 @@ from jax.experimental import multihost_utils
 from gptjax import console
 from gptjax.console import say
 from gptjax.errors import UserError
-from gptjax.training.interrupts import Interrupts
+from gptjax.interrupts import Interrupts
 from gptjax.watchdog import THEN, Watchdog, explain_aborts
 
 JOIN_S = 120  # until all processes are there

@@ -17,6 +17,7 @@ LAYERS = (
         'files',
         'console',
         'extras',
+        'interrupts',
         'thread_errors',
         'devices',
         'watchdog',

@@ -16,6 +16,13 @@ class TrainConfig(Section):
     steps_per_call: int = knob(1, 'optimizer steps per device call; more helps tiny models', low=1)
     accumulate: int = knob(1, 'micro-batches per optimizer step, to save memory', low=1)
     logits_chunk: int = knob(0, 'positions per row with logits in memory at a time; 0: all', low=0)
+    scan_layers: bool = knob(False, 'one compiled loop over all blocks, which compiles faster')
+    remat: str = knob(
+        'none',
+        'what the backward pass computes again to save memory: none, all of a block but its '
+        'matrix products with parameters, or the whole block; implies train.scan_layers',
+        choices=('none', 'products', 'block'),
+    )
     matmul_dtype: str = knob(
         'auto',
         'type to which training rounds what it multiplies with weights; auto: bfloat16 on a CPU '
@@ -30,6 +37,11 @@ class TrainConfig(Section):
     weight_decay: float = knob(0.1, 'decoupled weight decay of matrices', low=0.0)
     beta1: float = knob(0.9, 'decay rate of the first moment or momentum', low=0.0, below=1.0)
     beta2: float = knob(0.99, 'decay rate of the second moment', low=0.0, below=1.0)
+    moment_dtype: str = knob(
+        'float32',
+        "type in which the optimizer's first moment or momentum is stored",
+        choices=('float32', 'bfloat16'),
+    )
     grad_clip: float = knob(1.0, 'largest global gradient norm; 0: no clipping', low=0.0)
     eval_every: int = knob(250, 'steps between evaluations', low=1)
     eval_batches: int = knob(4, 'batches per evaluation; 0: the whole split', low=0)

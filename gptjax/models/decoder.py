@@ -13,6 +13,7 @@ from gptjax.models.block import Block, make_blocks, norm, position_table, with_p
 from gptjax.models.cache import Cache, LayerCache
 from gptjax.models.linear import compute_dtype, dense, unembed
 from gptjax.models.ngram import NgramEmbedding
+from gptjax.models.scan import scan_blocks
 
 
 class Decoder(nn.Module):
@@ -83,10 +84,12 @@ class Decoder(nn.Module):
         *,
         extra: Sequence[dict[str, Any]] | None = None,
         train: bool = False,
+        remat: str = '',
     ) -> tuple[jax.Array, Cache | None]:
         """As `__call__`, but stops before the output head: (B, T, D) and the new cache.
 
-        `extra` has further arguments for each block, if the blocks of a subclass take any.
+        `extra` has further arguments for each block, if the blocks of a subclass take any. With
+        `remat`, a value of that knob, and without a cache, the blocks are computed in one loop.
         """
         config = self.config
         in_order = pos_BT is None
@@ -111,7 +114,12 @@ class Decoder(nn.Module):
         # None is the same mask for tokens in order; flash attention may then replace it.
         mask_BTS = None if in_order else causal_mask(pos_BT, key_pos_BS)
         layers: list[LayerCache] = []
-        for i, block in enumerate(self.blocks):
+        if remat:
+            own = [block.variables['params'] for block in self.blocks]
+            how: dict[str, Any] = {'key': self.make_rng('dropout') if train else None}
+            block = self.blocks[0].clone(parent=None, name=None)
+            x_BTD = scan_blocks(block, own, x_BTD, clipped_pos_BT, mask_BTS, **how, remat=remat)
+        for i, block in enumerate(() if remat else self.blocks):
             cached = cache.layer(i) if cache is not None else None
             arguments = extra[i] if extra else {}
             x_BTD, cached = block(x_BTD, clipped_pos_BT, mask_BTS, cached, train=train, **arguments)

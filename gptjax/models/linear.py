@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 
 from gptjax import chips
 from gptjax.config import Config, ModelConfig
@@ -16,6 +17,7 @@ from gptjax.config import Config, ModelConfig
 Axes = int | tuple[int, ...]
 PART = 192  # terms of a sum, see `multiply_row`
 CACHED = 6_000_000  # parameters; 3.6M are faster without parts, and 10.7M with them
+PRODUCT = 'product'  # by which train.remat finds the products with parameters
 KeyPath = tuple[jax.tree_util.DictKey, ...]  # of a parameter: the names of modules
 
 
@@ -44,7 +46,7 @@ def multiply(x: Array, w: Array, dims: Any, **_: object) -> Array:
     rounded to it, and sums are in the type of x.
     """
     (contracted, _), _ = dims
-    return _multiply(x, w, len(contracted), False)
+    return checkpoint_name(_multiply(x, w, len(contracted), False), PRODUCT)
 
 
 def multiply_row(x: Array, w: Array, dims: Any, **options: object) -> Array:

@@ -4,10 +4,11 @@ The mesh has three axes. The batch is split over `data` and `fsdp`; parameters (
 optimizer keeps of them) are stored in parts along `fsdp` and `tensor`. XLA adds the communication.
 """
 
+import functools
 import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
@@ -25,6 +26,7 @@ SMALL = 8_000_000
 LEAST_WORK = 5_000_000  # in decoding: rows times parameters
 
 Tree = TypeVar('Tree')  # nested arrays
+Function = TypeVar('Function', bound=Callable)
 Sizes = Mapping[str, int]  # of the axes of a mesh
 
 # The first pattern that is found in a parameter's path decides. N heads are split, never one head.
@@ -88,6 +90,16 @@ class Layout:
         """Puts variables on the devices, split by the table above."""
         return jax.device_put(variables, self.of(variables))
 
+    def known_to(self, function: Function) -> Function:
+        """The function, in which `split_by_rows` knows the mesh; jit what comes back."""
+
+        @functools.wraps(function)
+        def call(*args: Any) -> Any:
+            with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
+                return function(*args)
+
+        return cast(Function, call)
+
     def wait(self, arrays: Tree) -> Tree:
         """Returns the arrays, finished where queueing more work would be dangerous."""
         return jax.block_until_ready(arrays) if self.must_wait else arrays
@@ -97,6 +109,13 @@ class Layout:
         return jax.tree_util.tree_map_with_path(
             lambda path, x: NamedSharding(self.mesh, spec_of(path, x.shape, self.mesh.shape)), tree
         )
+
+
+def split_by_rows(x: jax.Array) -> jax.Array:
+    """The same array, split by rows in a program that knows its mesh (`Layout.known_to`)."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, P(('data', 'fsdp')))
 
 
 def mesh_sizes(config: MeshConfig, rows: int, devices: int, *, copies: bool = True) -> Sizes:

@@ -119,9 +119,8 @@ def lowered(task: LanguageModel, layout: Layout) -> jax.stages.Lowered:
     rows = NamedSharding(layout.mesh, P(None, ('data', 'fsdp')))
     batches = jax.tree.map(lambda x: x.update(sharding=rows), shapes.batches(task.config))
     shardings = jax.tree.map(lambda x: x.sharding, state)
-    step = jax.jit(
-        make_multi_step(task.train_step), donate_argnums=0, out_shardings=(shardings, None)
-    )
+    multi_step = layout.known_to(make_multi_step(task.train_step))
+    step = jax.jit(multi_step, donate_argnums=0, out_shardings=(shardings, None))
     return step.lower(state, batches, 1)
 
 

@@ -27,6 +27,7 @@ class Target(NamedTuple):
     itemsize: int  # bytes of a number in the type of computation
     flash: bool  # whether attention keeps no matrix of weights
     cpu: bool = False
+    rounds: bool = False  # whether a CPU multiplies bfloat16 in training
 
 
 class PerToken(NamedTuple):
@@ -39,6 +40,14 @@ class PerToken(NamedTuple):
     width: float  # D each
     hidden: float  # F each
     weights: float  # N x T each, one for each head and key
+
+
+# What is kept where blocks are computed again: their input, and with `products` the outputs of
+# query, key, value and `up`. Those of `out` and `down` are only added, so no gradient reads them.
+KEPT = {
+    'products': PerToken(whole=1, width=3, hidden=1, weights=0),
+    'block': PerToken(whole=1, width=0, hidden=0, weights=0),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +78,8 @@ def target_of(config: Config) -> Target:
 
 def target_here(config: Config) -> Target:
     """How the CPU of this machine computes."""
-    return Target(BYTES[compute_dtype(config.model)], False, cpu=True)
+    rounds = matmul_dtype(config) == 'bfloat16'
+    return Target(BYTES[compute_dtype(config.model)], False, cpu=True, rounds=rounds)
 
 
 def of_device(
@@ -90,22 +100,31 @@ def of_device(
     learnt = sum(leaf.bytes_on(sizes) for leaf in learns)
     # Of several micro-batches the sum of gradients is kept beside those of the present one.
     also = target.itemsize / FLOAT32 if config.train.accumulate > 1 else 0
+    also -= 0.2 * target.rounds  # Some are in bfloat16 until the optimizer reads them.
+    of_logits = logits(config, sizes, vocab_size=vocab_size, target=target)
+    if target.cpu and config.train.remat != 'none':
+        # They are gone before a block is computed again.
+        of_logits = max(0, of_logits - one_block(config, sizes, target))
     return Memory(
         parameters=parameters,
         gradients=round(learnt * (1 + also)),
         optimizer=sum(leaf.bytes_on(sizes) for leaf in leaves) - parameters,
-        copies=_copies(params, sizes, target.itemsize),
+        copies=_copies(config, params, sizes, target.itemsize),
         activations=activations(config, sizes, target),
-        logits=logits(config, sizes, vocab_size=vocab_size, target=target),
+        logits=of_logits,
     )
 
 
-def _copies(params: Sequence[Leaf], sizes: Sizes, itemsize: int) -> int:
+def _copies(config: Config, params: Sequence[Leaf], sizes: Sizes, itemsize: int) -> int:
     """Matrices in the type of computation; those of blocks gathered, and kept till they are used.
 
     In the programs that XLA makes, a gathered matrix of the forward pass serves the backward pass.
+    A loop over blocks reads them from stacks, as they are stored.
     """
     matrices = [leaf for leaf in params if leaf.name.endswith(('kernel', 'embedding'))]
+    if config.train.scan_layers or config.train.remat != 'none':
+        blocks = sum(x.bytes_on(sizes) for x in matrices if '/block_0/' in x.name)
+        return blocks * itemsize // FLOAT32
     if itemsize == FLOAT32 and sizes['fsdp'] == 1:
         return 0
     whole = {**sizes, 'fsdp': 1}
@@ -121,43 +140,49 @@ def kept(model: ModelConfig, target: Target) -> PerToken:
     of attention; the hidden layer before and after its activation; and without flash attention the
     weights. On a CPU, XLA also has the gradients of all blocks in arrays of their own, since its
     scheduler prefers concurrency to memory. Those counts were fitted to what XLA 0.10.2 allocates
-    for 14 shapes, where they are right to 0.3%.
+    for 14 shapes, where they are right to 0.3%; and for products of bfloat16 for three.
     """
     changed = model.qk_norm or model.position == 'rotary'  # Queries and keys are kept twice.
     if target.cpu:
         hidden = 3 if model.activation.startswith('gelu') else 2
         drops = model.dropout > 0  # What dropout leaves, and its masks of a byte each.
-        width = (18 if changed else 14) + 2 * drops
+        width = (18 if changed else 14) + 2 * drops - 3 * target.rounds
         return PerToken(whole=0, width=width, hidden=hidden, weights=3 + 1.25 * drops)
     width = 4 + 2 * changed
     return PerToken(whole=4, width=width, hidden=2, weights=0 if target.flash else 1)
 
 
-def activations(config: Config, sizes: Sizes, target: Target, *, remat: bool = False) -> int:
+def activations(config: Config, sizes: Sizes, target: Target) -> int:
     """Bytes of activations of a micro-batch on each device, without the logits.
 
     Args:
       config: of the run.
       sizes: of the mesh.
       target: how the device computes.
-      remat: as if each block were computed again in the backward pass, so that only its input is
-        kept; the trainer has no such setting.
     """
-    model, tensor = config.model, sizes['tensor']
+    model, remat = config.model, config.train.remat
     if model.kind == 'bigram':
         return 0
-    tokens = tokens_on(config, sizes)
+    block = one_block(config, sizes, target)
+    one_wide = tokens_on(config, sizes) * (FLOAT32 if target.cpu else target.itemsize)
+    if remat != 'none':
+        stays = round(one_wide * of_block(model, KEPT[remat], sizes['tensor']))
+        return model.n_layer * stays + (1 if target.cpu else 2) * block
+    if target.cpu:
+        return model.n_layer * block + one_wide * 6 * model.n_embd
+    # One block more: the gradients of the block that the backward pass is at.
+    return (model.n_layer + 1) * block + one_wide * 2 * model.n_embd
+
+
+def one_block(config: Config, sizes: Sizes, target: Target) -> int:
+    """Bytes that the gradient of one block needs on each device; arguments as of `activations`."""
+    model, tensor = config.model, sizes['tensor']
     block = of_block(model, kept(model, target), tensor)
     size = FLOAT32 if target.cpu else target.itemsize
-    if target.cpu:
-        return round(tokens * size * (model.n_layer * block + 6 * model.n_embd))
-    if model.dropout:  # Masks, of a byte each.
+    if model.dropout and not target.cpu:  # Masks, of a byte each.
         weights = 0 if target.flash else model.n_head * model.block_size // tensor
         block += (2 * model.n_embd + weights) / size
-    if remat:
-        return round(tokens * size * (model.n_layer * model.n_embd + 2 * block))
-    # One block more: the gradients of the block that the backward pass is at.
-    return round(tokens * size * ((model.n_layer + 1) * block + 2 * model.n_embd))
+    return round(tokens_on(config, sizes) * size * block)
 
 
 def of_block(model: ModelConfig, numbers: PerToken, tensor: int) -> float:
@@ -207,8 +232,9 @@ def least(
     """Bytes that a train step cannot do without on each device, whatever XLA makes of it.
 
     State and gradients as in `of_device`, but gradients in the type of the products and only where
-    clipping needs all of them at a time; the input and the hidden layer of each block; the logits
-    once. Without a vocabulary, of another task than a language model, state and gradients alone.
+    clipping needs all of them at a time; the input and the hidden layer of each block (with
+    train.remat=block of one); the logits once. Without a vocabulary, of another task than a
+    language model, state and gradients alone.
 
     Args:
       config: of the run.
@@ -225,7 +251,10 @@ def least(
     if not vocab_size:
         return needed
     hidden = (model.n_hidden or 4 * model.n_embd) // sizes['tensor']
-    blocks = 0 if model.kind == 'bigram' else model.n_layer * (model.n_embd + hidden)
+    blocks = model.n_layer * model.n_embd + hidden * (
+        1 if train.remat == 'block' else model.n_layer
+    )
+    blocks *= model.kind != 'bigram'
     length = min(train.logits_chunk or model.block_size, model.block_size)
     numbers = model.block_size * blocks + length * vocab_size // sizes['tensor']
     return needed + rows * numbers * BYTES[compute_dtype(model)]

@@ -53,7 +53,10 @@ def make(config: Config, say: Say) -> dict[str, Any]:
         'flash_attention': target.flash,
         **_candidate(found, flops, chip.peak_flops, tokens),
         'chip_memory_bytes': chip.memory_bytes,
-        'activations_with_rematerialisation': memory.activations(config, sizes, target, remat=True),
+        'activations': {
+            remat: memory.activations(shapes.with_train(config, remat=remat), sizes, target)
+            for remat in search.REMAT
+        },
         'cache_of_a_text': memory.cache(config, target),
         'flops': {'token': flops / tokens, 'step': flops},
         'bound_by': roofline.in_words(found.step, chip),
@@ -82,6 +85,7 @@ def _candidate(found: Candidate, flops: float, peak: float, tokens: int) -> dict
     return {
         'mesh': dict(found.sizes),
         'accumulate': found.accumulate,
+        'remat': found.remat,
         'fits': found.fits,
         'bytes': dataclasses.asdict(found.memory) | {'total': found.memory.total},
         'seconds': step._asdict() | {'step_s': step.step_s},

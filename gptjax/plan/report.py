@@ -33,8 +33,8 @@ def table(plan: dict[str, Any]) -> str:
         _row('total', f'{in_bytes(plan["bytes"]["total"])} of {in_bytes(chip.memory_bytes)}'),
         _row('fits, with a tenth left free', 'yes' if plan['fits'] else 'NO'),
         _row(
-            'activations with rematerialisation',
-            f'{in_bytes(plan["activations_with_rematerialisation"])} (the trainer has none)',
+            'activations with train.remat',
+            ', '.join(f'{remat}: {in_bytes(n)}' for remat, n in plan['activations'].items()),
         ),
         _row('key-value cache of a text', in_bytes(plan['cache_of_a_text'])),
         '',
@@ -53,16 +53,17 @@ def table(plan: dict[str, Any]) -> str:
             f'{in_seconds(3600 * plan["training"]["hours"])}',
         ),
         '',
-        'Best meshes (closed form; rematerialisation is left out, since the trainer has none)',
+        'Best meshes (closed form)',
         *map(_candidate, plan['best']),
     ]
     return '\n'.join(lines)
 
 
 def mesh_in_words(candidate: dict[str, Any]) -> str:
-    """As 'data=8 x fsdp=1 x tensor=1, accumulate=4'."""
+    """As 'data=8 x fsdp=1 x tensor=1, accumulate=4, remat=block'."""
     sizes = ' x '.join(f'{name}={n}' for name, n in candidate['mesh'].items())
-    return f'{sizes}, accumulate={candidate["accumulate"]}'
+    again = '' if candidate['remat'] == 'none' else f', remat={candidate["remat"]}'
+    return f'{sizes}, accumulate={candidate["accumulate"]}{again}'
 
 
 def _row(name: str, value: str) -> str:

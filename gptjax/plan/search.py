@@ -1,6 +1,7 @@
 """All meshes of some devices, and how well each of them serves, by the closed forms."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -10,9 +11,17 @@ from gptjax.parallel.mesh import Sizes
 from gptjax.plan import communication, memory, roofline
 from gptjax.plan.memory import Memory
 from gptjax.plan.roofline import Step
-from gptjax.plan.shapes import Leaf, divisors, flops_per_token, leaves
+from gptjax.plan.shapes import (
+    Leaf,
+    divisors,
+    flops_per_token,
+    leaves,
+    recomputed_per_token,
+    with_train,
+)
 from gptjax.tasks.language_model.task import LanguageModel
 
+REMAT = ('none', *memory.KEPT)  # the values of train.remat
 FILLED = 0.9  # of a chip's memory; the rest is left to the runtime, programs and fragments
 
 
@@ -21,6 +30,7 @@ class Candidate(NamedTuple):
 
     sizes: Sizes
     accumulate: int
+    remat: str
     memory: Memory
     step: Step
     fits: bool
@@ -40,22 +50,24 @@ def evaluate(
       task: with its vocabulary.
       arrays: of the state, from `shapes.leaves`.
       sizes: of the axes.
-      flops: of a step on all devices together.
+      flops: of a step on all devices together, without what rematerialisation computes again.
     """
     config, vocab_size = task.config, task.tokenizer.vocab_size
     chip, target = CHIPS[config.plan.chip], memory.target_of(config)
     of_device = memory.of_device(config, arrays, sizes, vocab_size=vocab_size, target=target)
     found = communication.collectives(config, arrays, sizes, vocab_size=vocab_size, target=target)
     devices = sizes['data'] * sizes['fsdp'] * sizes['tensor']
+    again = recomputed_per_token(task) * task.tokens_per_step()
     step = roofline.step_of(
         config,
         of_device,
-        flops=flops / devices,
+        flops=(flops + again) / devices,
         communication_s=communication.seconds(found, sizes, chip),
         chip=chip,
     )
     fits = of_device.total <= FILLED * chip.memory_bytes
-    return Candidate(sizes, config.train.accumulate, of_device, step, fits)
+    train = config.train
+    return Candidate(sizes, train.accumulate, train.remat, of_device, step, fits)
 
 
 def meshes(config: Config) -> Iterator[tuple[MeshConfig, int]]:
@@ -80,9 +92,8 @@ def best(task: LanguageModel, count: int) -> list[Candidate]:
     """The best ways to use all devices, the best first."""
     arrays, found = leaves(task), []
     flops = flops_per_token(task) * task.tokens_per_step()
-    for mesh, accumulate in meshes(task.config):
-        train = dataclasses.replace(task.config.train, accumulate=accumulate)
-        config = dataclasses.replace(task.config, train=train)
+    for (mesh, accumulate), remat in itertools.product(meshes(task.config), REMAT):
+        config = with_train(task.config, accumulate=accumulate, remat=remat)
         other = dataclasses.replace(task, config=config)
         found.append(evaluate(other, arrays, dataclasses.asdict(mesh), flops=flops))
     return sorted(found, key=lambda candidate: candidate.rank)[:count]

@@ -124,10 +124,25 @@ def with_model(task: LanguageModel, **knobs: int | str) -> LanguageModel:
     return dataclasses.replace(task, config=dataclasses.replace(task.config, model=model))
 
 
+def with_train(config: Config, **knobs: int | str) -> Config:
+    """The same configuration with other knobs of training."""
+    train = dataclasses.replace(config.train, **knobs)  # type: ignore[arg-type]
+    return dataclasses.replace(config, train=train)
+
+
 def flops_per_token(task: LanguageModel) -> float:
     """As the task's own, from one and two blocks, since every further block adds the same."""
     one, two = (with_layers(task, n).flops_per_token() for n in (1, 2))
     return one + (task.config.model.n_layer - 1) * (two - one)
+
+
+def recomputed_per_token(task: LanguageModel) -> float:
+    """FLOPs of what `train.remat` computes again: attention, or the forward pass of all blocks."""
+    model, remat = task.config.model, task.config.train.remat
+    if remat == 'products':
+        return 4.0 * model.n_layer * model.block_size * model.n_embd
+    one, two = (with_layers(task, n).flops_per_token() for n in (1, 2))
+    return model.n_layer * (two - one) / 3 if remat == 'block' else 0.0
 
 
 def batches(config: Config) -> dict[str, jax.ShapeDtypeStruct]:

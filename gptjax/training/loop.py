@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from gptjax.interrupts import Interrupts
 from gptjax.parallel.mesh import Layout, copies_pay
 from gptjax.training.checkpoint import Checkpoints
-from gptjax.training.interrupts import Interrupts
 from gptjax.training.learner import Batch, Learner
 from gptjax.training.metrics import Meter, Row, Tracker, require_finite
 from gptjax.training.steps import Metrics, TrainState, make_multi_step, run_key
@@ -131,7 +131,7 @@ class StepRunner:
         self._task, self._layout = task, layout
         self._most = task.config.train.steps_per_call
         out = jax.tree.map(lambda x: x.sharding, state), layout.whole
-        multi_step = make_multi_step(task.train_step)
+        multi_step = layout.known_to(make_multi_step(task.train_step))
         self._call = jax.jit(multi_step, donate_argnums=0, out_shardings=out)
         # With several CPU devices queued steps deadlock in a collective; with one, the step's time
         # could not be told from the time that the host waits to queue the next one.

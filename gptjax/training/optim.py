@@ -44,7 +44,7 @@ def make_schedule(config: TrainConfig) -> optax.Schedule:
 def make_optimizer(config: TrainConfig) -> Optimizer:
     """The configured rule with its schedule; the gradient is clipped to its largest norm first."""
     schedule = make_schedule(config)
-    adam = {'b1': config.beta1, 'b2': config.beta2}
+    adam = {'b1': config.beta1, 'b2': config.beta2, 'mu_dtype': config.moment_dtype}
     match config.optimizer:
         case 'adamw':
             rule = optax.adamw(schedule, **adam, weight_decay=config.weight_decay, mask=is_matrix)
@@ -78,6 +78,7 @@ def _muon(
         ORTHOGONALIZE,
         beta=adam['b1'],
         weight_decay=weight_decay,
+        mu_dtype=adam['mu_dtype'],
         muon_weight_dimension_numbers=lambda stacks: dict.fromkeys(
             stacks, optax.contrib.MuonDimensionNumbers(1, 2)
         ),

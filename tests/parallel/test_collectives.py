@@ -1,5 +1,6 @@
 """What the compiled train step moves between devices: each parameter once a pass, and no more."""
 
+import dataclasses
 import math
 import re
 
@@ -82,6 +83,16 @@ def test_products_in_parts_add_up_activations_and_gather_no_parameter(task):
     # In each block two sums forward, and backward one for each of query, key, value and `up`; the
     # table has three more.
     assert total(found, 'all-reduce') <= (6 * task.config.model.n_layer + 3) * activations
+
+
+def test_a_loop_over_blocks_gathers_one_block_at_a_time(task, params):
+    looped = dataclasses.replace(task, config=replace(task.config, train={'remat': 'block'}))
+    whole, largest = params
+    found = moved(looped, MESHES['fsdp'])
+    assert {kind for kind, _ in found} == {'all-gather', 'all-reduce'}
+    assert max(size for kind, size in found if kind == 'all-gather') <= largest
+    assert total(found, 'all-gather') <= whole  # A loop's operations stand there once.
+    assert total(found, 'all-reduce') <= whole
 
 
 @pytest.mark.parametrize('name', MESHES)

@@ -52,6 +52,22 @@ PARAMS = {
 }
 
 
+@pytest.mark.parametrize('optimizer', ['adamw', 'adam', 'muon'])
+def test_the_first_moment_is_stored_in_its_own_type(optimizer):
+    params = {'block_0': {'up': {'kernel': jnp.ones((4, 6))}}, 'norm': {'scale': jnp.ones(4)}}
+    config = TrainConfig(optimizer=optimizer, moment_dtype='bfloat16')
+    rule = make_optimizer(config).rule
+    updates, state = rule.update(params, rule.init(params), params)
+    moments = [
+        (jax.tree_util.keystr(path), x.dtype)
+        for path, x in jax.tree_util.tree_leaves_with_path(state)
+        if x.ndim
+    ]
+    assert all(dtype == ('bfloat16' if '.mu' in name else 'float32') for name, dtype in moments)
+    assert any('.mu' in name for name, _ in moments)
+    assert {x.dtype.name for x in jax.tree.leaves(updates)} == {'float32'}
+
+
 def test_only_matrices_decay():
     """A query's bias has two axes and still is none."""
     assert is_matrix(PARAMS) == {

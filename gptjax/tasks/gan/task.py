@@ -46,7 +46,7 @@ UNREAD = (
     *('model.kind', 'model.n_layer', 'model.dropout', 'model.tied_head', 'model.head_bias'),
     *('model.vocab_multiple', 'model.ngram', 'model.scale_embedding', 'data.order'),
     *('train.accumulate', 'train.eval_train', 'train.init_from', 'train.lora_'),
-    'train.matmul_dtype',
+    *('train.matmul_dtype', 'train.scan_layers', 'train.remat'),
 )
 
 

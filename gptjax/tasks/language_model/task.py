@@ -129,14 +129,16 @@ class LanguageModel(base.LossTask):
             params = params | {'params': jax.lax.stop_gradient(params['params'])}
         params = self.factors(self.variables(params), key)
         model, targets = self.model, (batch['targets'], batch['lengths'])
-        dropout = self.dropout(key)
-        x_BTD, _ = apply(model, params, batch['inputs'], **dropout, method='hidden')
+        train = self.config.train
+        in_loop = key is not None and (train.scan_layers or train.remat != 'none')
+        how = self.dropout(key) | {'remat': train.remat if in_loop else ''}
+        x_BTD, _ = apply(model, params, batch['inputs'], **how, method='hidden')
 
         def logits_fn(head: dict, x_BTD: Array) -> Array:
             return apply(model, {'params': head}, x_BTD, method='logits')
 
         head = {model.head_name: params['params'][model.head_name]}
-        if chunk := self.config.train.logits_chunk:
+        if chunk := train.logits_chunk:
             return chunked_cross_entropy(logits_fn, head, x_BTD, *targets, chunk)
         return cross_entropy(logits_fn(head, x_BTD), *targets)
 

@@ -38,7 +38,7 @@ LINES = 512  # translated before the first of them is printed
 READ = ('model.', 'data.', 'translation.', 'train.', 'sample.', 'mesh.')
 UNREAD = (
     *('model.kind', 'data.order', 'train.logits_chunk', 'train.init_from', 'train.eval_train'),
-    'train.lora_',
+    *('train.lora_', 'train.scan_layers', 'train.remat'),
 )
 DECISIVE = (  # beginnings of knobs
     *('model.', 'train.optimizer'),

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from gptjax.training.interrupts import Interrupts
+from gptjax.interrupts import Interrupts
 from tests.conftest import ROOT
 
 # A run whose step number BLOCKS_AT computes for minutes inside one compiled program.
