@@ -68,6 +68,8 @@ NEEDS = {
     ),
 }
 
+AS_USERS = {'XLA_FLAGS': ''}  # the environment of a command that computes for minutes
+
 VERSE = (
     'ROMEO:\nBut, soft! what light through yonder window breaks?\n'
     'It is the east, and Juliet is the sun.\n\nJULIET:\nAy me!\n\n'
@@ -77,12 +79,13 @@ VERSE = (
 
 
 def pytest_configure(config):
-    """The quick tests compile without LLVM's optimizations, in two thirds of the time.
+    """Tests compile without LLVM's optimizations, in two thirds of the time.
 
-    They test what is computed, not how fast. XLA_FLAGS= compiles as for users; so do the others.
+    They test what is computed, not how fast; those that train for minutes compile as for users
+    (AS_USERS), and all do with XLA_FLAGS= before the command.
     """
-    if config.option.markexpr.startswith('not slow'):
-        os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')
+    del config
+    os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')
 
 
 def pytest_collection_modifyitems(config, items):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.conftest import ROOT, run_main
+from tests.conftest import AS_USERS, ROOT, run_main
 
 ARGUMENTS = {
     'bigram': [''],
@@ -46,7 +46,7 @@ QUICK = ('char', 'reverse')
 
 def compiled(config: str) -> dict[str, str]:
     """Two steps take longer to compile than to do, but for GPT-2's vocabulary; see conftest.py."""
-    return {} if 'gpt2' in config else {'XLA_FLAGS': '--xla_backend_optimization_level=0'}
+    return AS_USERS if 'gpt2' in config else {}
 
 
 def each(arguments: dict[str, list[str]]):
@@ -119,7 +119,7 @@ def test_gan_config_trains(config, tmp_path):
 @pytest.mark.slow
 def test_the_toy_language_is_learnt(tmp_path):
     common = ['--config=configs/gan.py:toy', f'--workdir={tmp_path / "run"}']
-    done = run_main(*common, '--mode=train', timeout=2400)
+    done = run_main(*common, '--mode=train', timeout=2400, env=AS_USERS)
     assert done.returncode == 0, done.stderr
     done = run_main(*common, '--mode=sample', '--json', '--config.sample.num_samples=1000')
     written = [sample['text'] for sample in json.loads(done.stdout)['samples']]

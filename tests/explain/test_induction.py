@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import gptjax
-from tests.conftest import ROOT, run_main
+from tests.conftest import AS_USERS, ROOT, run_main
 
 
 @pytest.mark.slow
@@ -17,7 +17,8 @@ def test_the_documented_model_has_an_induction_head(tmp_path):
     subprocess.run([sys.executable, '-c', script], cwd=tmp_path, check=True)
     flags = re.search(r'(--config=\S+ --workdir=runs/repeats .*?--mode=train)', text, re.S)[1]
     flags = flags.replace('configs/', f'{ROOT}/configs/').replace('\\', '').split()
-    done = run_main(*flags, f'--config.data.cache_dir={tmp_path}', cwd=tmp_path)
+    cache = f'--config.data.cache_dir={tmp_path}'
+    done = run_main(*flags, cache, cwd=tmp_path, env=AS_USERS)
     assert done.returncode == 0, done.stderr
     found = gptjax.load(tmp_path / 'runs' / 'repeats').explain('abqxkzmwrtpabqxkzmwrt')
     heads = found.numbers['heads']

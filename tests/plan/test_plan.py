@@ -99,7 +99,7 @@ def test_the_search_lists_only_meshes_that_divide(tiny):
 def test_the_best_mesh_fits_and_is_the_fastest(tiny):
     config = replace(tiny, plan={'devices': 8}, model={'n_embd': 64, 'n_head': 8})
     best = search.best(shapes.of_vocabulary(config, 64), 1000)
-    assert len(best) == len(list(search.meshes(config)))
+    assert len(best) == len(list(search.meshes(config))) * len(search.REMAT)
     fitting = [x for x in best if x.fits]
     assert best[0].step.step_s == min(x.step.step_s for x in fitting)
     assert [x.rank for x in best] == sorted(x.rank for x in best)
@@ -111,6 +111,18 @@ def test_what_does_not_fit_comes_last(tiny):
     best = search.best(shapes.of_vocabulary(config, 50_257), 1000)
     assert not best[-1].fits
     assert [x.fits for x in best] == sorted((x.fits for x in best), reverse=True)
+
+
+def test_blocks_are_computed_again_where_only_that_fits(tiny):
+    big = {'n_embd': 2048, 'n_head': 16, 'n_layer': 24, 'block_size': 2048, 'n_hidden': 8192}
+    train = {'batch_size': 16, 'logits_chunk': 256}
+    config = replace(tiny, plan={'devices': 1, 'chip': 'h100'}, model=big, train=train)
+    best = search.best(shapes.of_vocabulary(config, 50_257), 1000)
+    of = {(x.accumulate, x.remat): x for x in best}
+    assert not of[1, 'none'].fits
+    assert of[1, 'block'].fits
+    slower, faster = of[16, 'block'].step, of[16, 'none'].step
+    assert slower.compute_s > 1.2 * faster.compute_s
 
 
 def test_the_slowest_resource_decides():

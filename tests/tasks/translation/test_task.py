@@ -29,7 +29,7 @@ from gptjax.tasks.translation.scores import score
 from gptjax.training import steps
 from gptjax.training.loop import StepRunner, initial_state
 from gptjax.training.losses import cross_entropy
-from tests.conftest import ROOT, one_line, replace, run_main
+from tests.conftest import AS_USERS, ROOT, one_line, replace, run_main
 
 
 @pytest.fixture(scope='module')
@@ -311,7 +311,7 @@ def test_batch_mates_change_no_bit_on_one_core(tmp_path):
 def test_the_toy_is_learnt_to_99_percent(tmp_path):
     common = ('--config=configs/reverse.py', f'--workdir={tmp_path / "run"}')
     cores = {'JAX_NUM_CPU_DEVICES': str(len(os.sched_getaffinity(0)))}
-    done = run_main(*common, '--mode=train', env=cores)
+    done = run_main(*common, '--mode=train', env=cores | AS_USERS)
     assert done.returncode == 0, done.stderr
     done = run_main(*common, '--mode=eval', '--json')
     assert json.loads(done.stdout)['exact_match'] >= 0.99
