@@ -11,7 +11,13 @@ class DataConfig(Section):
     """Source of the text, its tokenizer, and the split."""
 
     corpus: str = knob('shakespeare', 'name of a built-in corpus; unused if data.path is set')
-    path: str = knob('', 'UTF-8 text file, or folder of such files')
+    path: str = knob(
+        '',
+        'UTF-8 text file, or folder of such files; with data.shards also JSON lines, Parquet, URLs',
+    )
+    shards: str = knob('', 'folder of token shards, for large data; made if it is not there')
+    text_field: str = knob('text', 'field of JSON lines, or column of Parquet, with the text')
+    workers: int = knob(0, 'processes that write shards; 0: one for each core', low=0, high=1024)
     val_path: str = knob('', 'separate validation text; empty: a part of the text is held out')
     val_fraction: float = knob(0.1, 'held-out share of the text', above=0.0, below=1.0)
     split: str = knob(
@@ -31,7 +37,11 @@ class DataConfig(Section):
     vocab_order: str = knob(
         'frequency', 'words kept in a limited vocabulary', choices=('frequency', 'appearance')
     )
-    order: str = knob('random', 'order of training windows', choices=('random', 'consecutive'))
+    order: str = knob(
+        'random',
+        'training windows: anywhere at random, each once an epoch in random order, or in order',
+        choices=('random', 'shuffled', 'consecutive'),
+    )
     cache_dir: str = knob('', 'folder of downloads and token files; empty: ~/.cache/gptjax')
 
     def __post_init__(self) -> None:

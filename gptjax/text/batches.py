@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gptjax.text.permutation import permuted
+
 Batch = dict[str, np.ndarray]
 
 
@@ -46,6 +48,26 @@ def consecutive_windows(
     return _windows(
         tokens, index_B[rows_of_process(batch_size, process, processes)] * block_size, block_size
     )
+
+
+def shuffled_windows(
+    tokens: np.ndarray,
+    *,
+    seed: int,
+    step: int,
+    batch_size: int,
+    block_size: int,
+    process: int = 0,
+    processes: int = 1,
+) -> Batch:
+    """Consecutive windows in an order that the seed and the epoch decide: each once an epoch."""
+    count = count_windows(tokens, block_size)
+    own = rows_of_process(batch_size, process, processes)
+    epoch_B, place_B = np.divmod(step * batch_size + np.arange(batch_size)[own], count)
+    index_B = np.empty_like(place_B)
+    for epoch in np.unique(epoch_B):
+        index_B[epoch_B == epoch] = permuted(place_B[epoch_B == epoch], count, (seed, int(epoch)))
+    return _windows(tokens, index_B * block_size, block_size)
 
 
 def whole_split(

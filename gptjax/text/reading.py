@@ -3,7 +3,7 @@
 import codecs
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from gptjax.console import Say
@@ -32,23 +32,28 @@ def read(source: Source) -> Iterator[Piece]:
     """
     document = 0
     for path in source.train + source.val:
-        is_val = path in source.val
-        begun, rest = False, ''
-        for block in _blocks(path):
-            *whole, rest = (
-                (rest + block).split(END_OF_DOCUMENT) if source.marked else [rest + block]
-            )
-            for text in whole:
-                if begun or text:
-                    yield Piece(text, document, True, is_val)
-                    document, begun = document + 1, False
-            cut = _cut(rest)
-            if cut:
-                yield Piece(rest[:cut], document, False, is_val)
-                rest, begun = rest[cut:], True
-        if begun or rest:
-            yield Piece(rest, document, True, is_val)
-            document += 1
+        for text, ends in pieces(_blocks(path), source.marked):
+            yield Piece(text, document, ends, path in source.val)
+            document += ends
+
+
+def pieces(blocks: Iterable[str], marked: bool) -> Iterator[tuple[str, bool]]:
+    """(text, whether it ends a document): blocks of a file, cut where no tokenizer can tell.
+
+    `marked`: END_OF_DOCUMENT ends documents; otherwise the file is one. Empty ones are left out.
+    """
+    begun, rest = False, ''
+    for block in blocks:
+        *whole, rest = (rest + block).split(END_OF_DOCUMENT) if marked else [rest + block]
+        for text in whole:
+            if begun or text:
+                yield text, True
+                begun = False
+        if cut := _cut(rest):
+            yield rest[:cut], False
+            rest, begun = rest[cut:], True
+    if begun or rest:
+        yield rest, True
 
 
 def _cut(text: str) -> int:

@@ -187,7 +187,7 @@ def test_requests_of_any_mix_share_one_program():
 def test_the_second_text_of_an_engine_compiles_nothing(rows):
     """The first rows are where the programs leave them, and of the same types."""
     (model, params), layout = make(), Layout(MeshConfig(), rows)
-    engine = Engine(model, layout.copy(params), rows=rows, chunk=3, layout=layout)
+    engine = Engine(model, layout.place(params), rows=rows, chunk=3, layout=layout)
     counts = []
     for seed in range(3):
         for prompt in [SHORT] * rows:

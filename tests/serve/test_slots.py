@@ -77,7 +77,7 @@ def engine(request):
     layout = Layout(MeshConfig(), 4, copies=True) if request.param == 2 else None
     patch = pytest.MonkeyPatch()
     patch.setattr(slots, 'PIECE', PIECE)
-    variables = layout.copy(params) if layout else params
+    variables = layout.place(params) if layout else params
     how = {'rows': 4, 'chunk': 3, 'together': 2.5 * PIECE, 'tokenizer': TOKENIZER}
     engine = SlotEngine(model, variables, **how, layout=layout)
     engine.warm_up()

@@ -9,6 +9,7 @@ from gptjax.text.tokenizers import Tokenizer
 FREQUENT = 20  # tokens shown
 EXCERPT = 120  # tokens shown
 PIECE = 1 << 24  # tokens counted at a time
+MOST = 1 << 28  # tokens counted, of larger data the first ones
 
 
 def of_corpus(corpus: Corpus) -> Report:
@@ -16,7 +17,7 @@ def of_corpus(corpus: Corpus) -> Report:
     tokenizer, (train, val) = corpus.tokenizer, corpus.splits
     tokens, chars = train.tokens, train.chars
     counts = np.zeros(tokenizer.vocab_size, np.int64)
-    for first in range(0, len(tokens), PIECE):
+    for first in range(0, min(len(tokens), MOST), PIECE):
         counts += np.bincount(tokens[first : first + PIECE], minlength=len(counts))
     order = np.argsort(-counts, kind='stable')[:FREQUENT]
     frequent = [(_shown(tokenizer, i), int(counts[i])) for i in order.tolist() if counts[i]]

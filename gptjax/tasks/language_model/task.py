@@ -29,7 +29,7 @@ from gptjax.tasks import base
 from gptjax.tasks.language_model import evaluation, init_from, inspection, preview, run_data
 from gptjax.tasks.protocols import Report
 from gptjax.tasks.reads import every
-from gptjax.text import batches, corpora, token_files, tokenizers
+from gptjax.text import batches, corpora, shards, token_files, tokenizers
 from gptjax.text.prompts import encode_prompt
 from gptjax.training import steps
 from gptjax.training.losses import Sums, chunked_cross_entropy, cross_entropy
@@ -60,13 +60,17 @@ class LanguageModel(base.LossTask):
         tokenizer = None
         if config.train.init_from:
             config, tokenizer = init_from.adopt(config)
-        source = corpora.source(config.data, say)
-        corpus = token_files.prepare(source, config.data, tokenizer=tokenizer, say=say)
+        if config.data.shards:
+            corpus, where = shards.prepare(config.data, tokenizer, say), config.data.shards
+        else:
+            source = corpora.source(config.data, say)
+            corpus = token_files.prepare(source, config.data, tokenizer=tokenizer, say=say)
+            where = str(source.train[0])
         needed = config.model.block_size + 1
         for name, split in zip(('training', 'validation'), corpus.splits, strict=True):
             if len(split) < needed:
                 raise UserError(
-                    f'the {name} split of {source.train[0]} has {len(split)} tokens, but '
+                    f'the {name} split of {where} has {len(split)} tokens, but '
                     f'model.block_size={needed - 1} needs at least {needed}; use a longer text, '
                     'a smaller model.block_size or another data.val_fraction'
                 )
@@ -147,8 +151,11 @@ class LanguageModel(base.LossTask):
         train, (split, _) = self.config.train, self.corpus.splits
         shape = {'batch_size': train.batch_size, 'block_size': self.config.model.block_size}
         shape |= base.own_rows()
-        if self.config.data.order == 'random':
-            return batches.random_windows(split.tokens, seed=train.seed, step=step, **shape)
+        match self.config.data.order:
+            case 'random':
+                return batches.random_windows(split.tokens, seed=train.seed, step=step, **shape)
+            case 'shuffled':
+                return batches.shuffled_windows(split.tokens, seed=train.seed, step=step, **shape)
         return batches.consecutive_windows(split.tokens, step=step, **shape)
 
     def validate(self, params: dict, layout: Layout) -> dict[str, float]:

@@ -37,7 +37,8 @@ EVAL_PAIRS = 64  # computed at a time in an evaluation
 LINES = 512  # translated before the first of them is printed
 READ = ('model.', 'data.', 'translation.', 'train.', 'sample.', 'mesh.')
 UNREAD = (
-    *('model.kind', 'data.order', 'train.logits_chunk', 'train.init_from', 'train.eval_train'),
+    *('model.kind', 'data.order', 'data.shards', 'data.text_field', 'data.workers'),
+    *('train.logits_chunk', 'train.init_from', 'train.eval_train'),
     *('train.lora_', 'train.scan_layers', 'train.remat'),
 )
 DECISIVE = (  # beginnings of knobs
