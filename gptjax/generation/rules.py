@@ -16,6 +16,7 @@ import numpy as np
 from gptjax.config import SampleConfig
 
 Array = jax.Array | np.ndarray  # made by the host, traced on the devices
+FEW = 256  # tokens, of which the likeliest are found without sorting all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,7 @@ class RowRules(flax.struct.PyTreeNode):
     bias_BV: jax.Array
     draws: np.bool_  # a row is not greedy
     adjusts: np.bool_  # a row has another rule than the temperature
-    truncates: np.bool_  # a row has top-k or top-p, which sort the vocabulary
+    truncates: np.bool_  # a row has top-k or top-p, which rank the vocabulary
 
     @classmethod
     def of(cls, rows: Sequence[Rules], vocab_size: int = 1) -> 'RowRules':
@@ -132,19 +133,36 @@ def truncate(logits_BV: jax.Array, k_B: Array, p_B: Array) -> jax.Array:
     """Top-k, then top-p (Holtzman et al., 2019, https://arxiv.org/abs/1904.09751).
 
     Keeps the k likeliest tokens (of equal ones those with lower ids, as argmax does), and of these
-    the likeliest until their probability reaches p.
+    the likeliest until their probability reaches p. The vocabulary is sorted only for rows that
+    keep more than FEW tokens: on a CPU that takes as long as the model.
     """
-    order_BV = jnp.argsort(logits_BV, axis=-1, descending=True)
-    rank_V = jnp.arange(logits_BV.shape[1])
-    among_k_BV = rank_V < k_B[:, None]
-    sorted_BV = jnp.where(among_k_BV, jnp.take_along_axis(logits_BV, order_BV, axis=-1), -jnp.inf)
-    probs_BV = jax.nn.softmax(sorted_BV)
-    before_BV = jnp.cumsum(probs_BV, axis=-1) - probs_BV
-    # The likeliest token in any case, since a tiny p is zero in float32; and all of them with p=1,
-    # where rounding may bring the sum of the others to 1.
-    among_p_BV = (before_BV < p_B[:, None]) | (rank_V == 0) | (p_B[:, None] >= 1)
-    at_BV = (jnp.arange(len(order_BV))[:, None], order_BV)
-    keep_BV = jnp.zeros_like(among_p_BV).at[at_BV].set(among_k_BV & among_p_BV)
+    vocab_size = logits_BV.shape[1]
+    whole_B = (k_B >= vocab_size) & (p_B >= 1)
+
+    def kept(n: int) -> tuple[jax.Array, Array]:
+        """Which tokens are kept, if these are among the n likeliest; and whether they are."""
+        top_BN, id_BN = jax.lax.top_k(logits_BV, n)
+        rank_N = jnp.arange(n)
+        top_BN = jnp.where(rank_N < k_B[:, None], top_BN, -jnp.inf)
+        exp_BN, exp_BV = (jnp.exp(x - top_BN[:, :1]) for x in (top_BN, logits_BV))
+        total_B = jnp.where(k_B < vocab_size, exp_BN.sum(-1), exp_BV.sum(-1))
+        probs_BN = exp_BN / total_B[:, None]
+        sum_BN = jnp.cumsum(probs_BN, axis=-1)
+        # The likeliest token in any case, since a tiny p is zero in float32; and all of them with
+        # p=1, where rounding may bring the sum of the others to 1.
+        among_p_BN = (sum_BN - probs_BN < p_B[:, None]) | (rank_N == 0) | (p_B[:, None] >= 1)
+        at_BN = (jnp.arange(len(id_BN))[:, None], id_BN)
+        keep_BV = jnp.zeros(logits_BV.shape, bool).at[at_BN].set(among_p_BN & (exp_BN > 0))
+        enough_B = (k_B >= vocab_size) & (sum_BN[:, -1] >= p_B)
+        return keep_BV | whole_B[:, None], whole_B | (k_B <= n) | enough_B
+
+    keep_BV, known_B = kept(min(FEW, vocab_size))
+    if vocab_size > FEW:  # Row by row: what a row keeps does not depend on what others want.
+        keep_BV = jax.lax.cond(
+            jnp.all(known_B),
+            lambda: keep_BV,
+            lambda: jnp.where(known_B[:, None], keep_BV, kept(vocab_size)[0]),
+        )
     return jnp.where(keep_BV, logits_BV, -jnp.inf)
 
 

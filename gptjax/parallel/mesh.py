@@ -4,11 +4,10 @@ The mesh has three axes. The batch is split over `data` and `fsdp`; parameters (
 optimizer keeps of them) are stored in parts along `fsdp` and `tensor`. XLA adds the communication.
 """
 
-import functools
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -26,7 +25,6 @@ SMALL = 8_000_000
 LEAST_WORK = 5_000_000  # in decoding: rows times parameters
 
 Tree = TypeVar('Tree')  # nested arrays
-Function = TypeVar('Function', bound=Callable)
 Sizes = Mapping[str, int]  # of the axes of a mesh
 
 # The first pattern that is found in a parameter's path decides. N heads are split, never one head.
@@ -90,15 +88,14 @@ class Layout:
         """Puts variables on the devices, split by the table above."""
         return jax.device_put(variables, self.of(variables))
 
-    def known_to(self, function: Function) -> Function:
+    def known_to(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, in which `split_by_rows` knows the mesh; jit what comes back."""
 
-        @functools.wraps(function)
         def call(*args: Any) -> Any:
             with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
                 return function(*args)
 
-        return cast(Function, call)
+        return call
 
     def wait(self, arrays: Tree) -> Tree:
         """Returns the arrays, finished where queueing more work would be dangerous."""

@@ -77,6 +77,31 @@ def test_min_p_is_relative_to_the_likeliest(p, expected):
     assert kept(min_p(LOGITS, each(p))) == expected
 
 
+def reference(logits_V, k, p):
+    """What is kept, by sorting everything in float64."""
+    order = np.argsort(-logits_V, kind='stable')[:k]
+    probs = np.exp(logits_V[order].astype(np.float64) - logits_V.max())
+    before = np.cumsum(probs / probs.sum()) - probs / probs.sum()
+    return set(order[(before < p) | (np.arange(len(order)) == 0)].tolist())
+
+
+# Few are kept, by k, by p or by both; many are, by k or by p; or all.
+WIDE = [(50, 1.0), (50, 0.5), (10**9, 0.3), (10**9, 0.99), (900, 1.0), (900, 0.97), (10**9, 1.0)]
+
+
+@pytest.mark.parametrize('spread', [1.0, 6.0])
+def test_of_a_large_vocabulary_the_same_are_kept_as_by_sorting(spread):
+    logits_BV = spread * jax.random.normal(jax.random.key(1), (len(WIDE), 5000))
+    k_B, p_B = (np.array(column) for column in zip(*WIDE, strict=True))
+    both = jax.jit(truncate)(logits_BV, k_B.astype(np.int32), p_B.astype(np.float32))
+    for row, (k, p) in enumerate(WIDE):
+        found = set(np.flatnonzero(np.isfinite(both[row])).tolist())
+        assert found == reference(np.asarray(logits_BV[row]), k, p), (k, p)
+        # A row keeps the same alone, where nobody makes it sort.
+        alone = jax.jit(truncate)(logits_BV[row : row + 1], *map(each, (k, p), (np.int32, 'f4')))
+        np.testing.assert_array_equal(alone[0], both[row])
+
+
 def test_rules_keep_the_logits_of_what_they_keep():
     np.testing.assert_array_equal(top_p(top_k(LOGITS, 2), 0.9)[0, [1, 3]], LOGITS[0, [1, 3]])
 
