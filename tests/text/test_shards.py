@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow
@@ -127,6 +128,24 @@ def test_finished_files_are_not_written_again(folder, tmp_path):
     again = {name for name in after if after[name] != before[name]}
     assert again == {'train-00001-000.bin', 'train-00002-000.bin'}
     assert said[0] == '2 of 4 files were finished before'
+
+
+def test_unfinished_shards_are_cleared_away(folder, tmp_path):
+    (tmp_path / '.train-00099.bin').write_bytes(b'of a run that was killed')
+    prepared(data_of(folder, tmp_path))
+    assert not list(tmp_path.glob('.*.bin'))
+
+
+def test_of_two_writers_one_waits_and_finds_all_done(folder, tmp_path):
+    data, said = data_of(folder, tmp_path), []
+    with ThreadPoolExecutor() as pool:
+        with writing.only_writer(tmp_path, print):
+            other = pool.submit(shards.prepare, data, None, said.append)
+            while not said:
+                time.sleep(0.01)
+            writing.write(data, None, lambda line: None)
+        assert len(other.result(60).train) > 0
+    assert said == [f'Waiting for another process that writes shards into {tmp_path}']
 
 
 def test_a_killed_command_goes_on(folder, tmp_path):

@@ -1,5 +1,7 @@
 """Token shards: data that are larger than memory, written in parallel and read by windows."""
 
+from pathlib import Path
+
 from gptjax.config import DataConfig
 from gptjax.console import Say
 from gptjax.errors import UserError
@@ -21,7 +23,9 @@ def prepare(data: DataConfig, tokenizer: Tokenizer | None, say: Say) -> Corpus:
       UserError: a text cannot be read, or the folder is damaged or of other knobs.
     """
     if not index.is_complete(data):
-        writing.write(data, tokenizer, say)
+        with writing.only_writer(Path(data.shards), say):
+            if not index.is_complete(data):  # While this one waited.
+                writing.write(data, tokenizer, say)
     corpus = index.open_corpus(data)
     if tokenizer is not None and corpus.tokenizer != tokenizer:
         raise UserError(

@@ -4,7 +4,9 @@ Each file of texts becomes shards of its own. When they are complete, a record o
 records that are there are not made again. The index is written last, from all records.
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import json
 import multiprocessing
@@ -42,7 +44,8 @@ def write(data: DataConfig, tokenizer: Tokenizer | None, say: Say) -> None:
     Raises UserError if a file cannot be read, or no document or every one was held out.
     """
     files, folder = listed(data, say), Path(data.shards)
-    folder.mkdir(parents=True, exist_ok=True)
+    for unfinished in folder.glob('.*.bin'):
+        unfinished.unlink()
     recipe = _recipe(data, tokenizer, files)
     tokenizer = _vocabulary(folder, recipe, data, tokenizer, files, say)
     holds_out = not any(file.is_val for file in files)
@@ -56,6 +59,19 @@ def write(data: DataConfig, tokenizer: Tokenizer | None, say: Say) -> None:
         tokens = sum(shard['tokens'] for shard in record['train'] + record['val'])
         say(f'{len(records)} of {len(files)} files: {files[number].path}, {tokens:,} tokens')
     _finish(folder, data, tokenizer, [records[i] for i in range(len(files))])
+
+
+@contextlib.contextmanager
+def only_writer(folder: Path, say: Say) -> Iterator[None]:
+    """Waits while another process writes into the folder, which is made if need be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / '.lock', 'w') as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f'Waiting for another process that writes shards into {folder}')
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _recipe(data: DataConfig, tokenizer: Tokenizer | None, files: Sequence[File]) -> str:
@@ -204,7 +220,7 @@ class _Sink:
     def __init__(self, job: _Job, split: str, tokenizer: Tokenizer) -> None:
         self._stem, self._folder = f'{split}-{job.number:05}', job.folder
         self._dtype = dtype_of(tokenizer)
-        self._unfinished = f'.{os.getpid()}-{self._stem}'
+        self._unfinished = self._folder / f'.{self._stem}.bin'
         self._shards: list[dict[str, Any]] = []
         self._file: IO[bytes] | None = None
         self._tokens = self._chars = 0
@@ -215,7 +231,7 @@ class _Sink:
             self._close()
         if self._file is None:
             self._name = f'{self._stem}-{len(self._shards):03}'
-            self._file = open(self._folder / f'{self._unfinished}.bin', 'wb')  # noqa: SIM115
+            self._file = open(self._unfinished, 'wb')  # noqa: SIM115
             self._hash, self._starts = hashlib.sha256(), []
             self._tokens = self._chars = 0
         self._starts.append(self._tokens)
@@ -243,7 +259,7 @@ class _Sink:
         self._file = None
         starts = np.array(self._starts, np.int64).tobytes()
         write_atomically(self._folder / f'{self._name}.starts', starts)
-        os.replace(self._folder / f'{self._unfinished}.bin', self._folder / f'{self._name}.bin')
+        self._unfinished.replace(self._folder / f'{self._name}.bin')
         self._shards.append(
             {
                 'file': f'{self._name}.bin',
@@ -273,7 +289,7 @@ def _finish(
             f'{what} of {count} documents were held out by data.val_fraction={data.val_fraction}; '
             'give more documents, or a text to validate on with data.val_path'
         )
-    with open(folder / f'.{os.getpid()}-{VAL}', 'wb') as joined:
+    with open(folder / f'.{VAL}', 'wb') as joined:
         for shard in val:
             with open(folder / shard['file'], 'rb') as file:
                 shutil.copyfileobj(file, joined)
