@@ -89,8 +89,8 @@ def open_corpus(data: DataConfig) -> Corpus:
         val = open_split(folder / VAL, index['dtype'], sum(x['chars'] for x in index['val']))
     except (OSError, DamagedError, KeyError, TypeError) as error:
         raise UserError(
-            f'the shards in {folder} are damaged ({error}); remove {folder / INDEX} and write '
-            'them again with --mode=data'
+            f'the shards in {folder} are damaged ({error}); remove {folder / INDEX}, and they are '
+            'written again'
         ) from None
     hashes = [[shard['sha256'] for shard in index[name]] for name in ('train', 'val')]
     sha256 = hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
