@@ -132,8 +132,9 @@ def test_finished_files_are_not_written_again(folder, tmp_path):
 
 def test_unfinished_shards_are_cleared_away(folder, tmp_path):
     (tmp_path / '.train-00099.bin').write_bytes(b'of a run that was killed')
+    (tmp_path / '.mine.bin').write_bytes(b'of the user')
     prepared(data_of(folder, tmp_path))
-    assert not list(tmp_path.glob('.*.bin'))
+    assert [path.name for path in tmp_path.glob('.*.bin')] == ['.mine.bin']
 
 
 def test_of_two_writers_one_waits_and_finds_all_done(folder, tmp_path):

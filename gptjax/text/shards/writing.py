@@ -44,8 +44,9 @@ def write(data: DataConfig, tokenizer: Tokenizer | None, say: Say) -> None:
     Raises UserError if a file cannot be read, or no document or every one was held out.
     """
     files, folder = listed(data, say), Path(data.shards)
-    for unfinished in folder.glob('.*.bin'):
-        unfinished.unlink()
+    for split in ('train', 'val'):
+        for unfinished in folder.glob(f'.{split}-[0-9][0-9][0-9][0-9][0-9].bin'):
+            unfinished.unlink()
     recipe = _recipe(data, tokenizer, files)
     tokenizer = _vocabulary(folder, recipe, data, tokenizer, files, say)
     holds_out = not any(file.is_val for file in files)
