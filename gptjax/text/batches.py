@@ -39,34 +39,21 @@ def consecutive_windows(
     step: int,
     batch_size: int,
     block_size: int,
+    seed: int | None = None,
     process: int = 0,
     processes: int = 1,
 ) -> Batch:
-    """Windows in order and without overlap, from the start again after the last, shorter one."""
-    count = count_windows(tokens, block_size)
-    index_B = (step * batch_size + np.arange(batch_size)) % count
-    return _windows(
-        tokens, index_B[rows_of_process(batch_size, process, processes)] * block_size, block_size
-    )
+    """Windows without overlap, each once an epoch; the last one is shorter.
 
-
-def shuffled_windows(
-    tokens: np.ndarray,
-    *,
-    seed: int,
-    step: int,
-    batch_size: int,
-    block_size: int,
-    process: int = 0,
-    processes: int = 1,
-) -> Batch:
-    """Consecutive windows in an order that the seed and the epoch decide: each once an epoch."""
+    They come in order, or with a seed in an order that it and the epoch decide.
+    """
     count = count_windows(tokens, block_size)
     own = rows_of_process(batch_size, process, processes)
-    epoch_B, place_B = np.divmod(step * batch_size + np.arange(batch_size)[own], count)
-    index_B = np.empty_like(place_B)
-    for epoch in np.unique(epoch_B):
-        index_B[epoch_B == epoch] = permuted(place_B[epoch_B == epoch], count, (seed, int(epoch)))
+    epoch_B, index_B = np.divmod(step * batch_size + np.arange(batch_size)[own], count)
+    if seed is not None:
+        for epoch in np.unique(epoch_B):
+            now = epoch_B == epoch
+            index_B[now] = permuted(index_B[now], count, (seed, int(epoch)))
     return _windows(tokens, index_B * block_size, block_size)
 
 

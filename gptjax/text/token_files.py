@@ -174,7 +174,7 @@ def _encode(
         tokenizer = tokenizers.learn(
             texts, data, ends=source.has_documents, cache_dir=cache_folder(data), say=say
         )
-    dtype = 'uint16' if tokenizer.vocab_size <= 1 << 16 else 'uint32'
+    dtype = dtype_of(tokenizer)
     done, told = 0, 0
     with open(out / 'train.bin', 'wb') as train, open(out / 'val.bin', 'wb') as val:
         for is_val, text, ends in parts():
@@ -189,6 +189,11 @@ def _encode(
     (out / 'tokenizer.json').write_text(tokenizer.to_json())
     about = {'sha256': sha256, 'dtype': dtype, 'train_chars': train_chars, 'val_chars': val_chars}
     (out / 'about.json').write_text(json.dumps(about, indent=1) + '\n')
+
+
+def dtype_of(tokenizer: Tokenizer) -> str:
+    """The type in which the ids of a tokenizer are stored."""
+    return 'uint16' if tokenizer.vocab_size <= 1 << 16 else 'uint32'
 
 
 def _clean_pieces(source: Source, data: DataConfig) -> Iterator[Piece]:

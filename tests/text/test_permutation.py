@@ -39,7 +39,7 @@ def test_epochs_have_other_orders_and_a_batch_may_have_two_of_them():
     tokens = np.arange(10 * 8 + 1)
     shape = {'seed': 3, 'batch_size': 4, 'block_size': 8}
     starts = np.concatenate(
-        [batches.shuffled_windows(tokens, step=i, **shape)['inputs'][:, 0] for i in range(5)]
+        [batches.consecutive_windows(tokens, step=i, **shape)['inputs'][:, 0] for i in range(5)]
     )
     first, second = starts[:10], starts[10:]
     assert sorted(first) == sorted(second) == list(range(0, 80, 8))
@@ -49,8 +49,9 @@ def test_epochs_have_other_orders_and_a_batch_may_have_two_of_them():
 def test_processes_share_the_rows_of_a_batch():
     tokens = np.arange(1000)
     shape = {'seed': 3, 'step': 7, 'batch_size': 8, 'block_size': 16}
-    whole = batches.shuffled_windows(tokens, **shape)['inputs']
+    whole = batches.consecutive_windows(tokens, **shape)['inputs']
     parts = [
-        batches.shuffled_windows(tokens, **shape, process=i, processes=2)['inputs'] for i in (0, 1)
+        batches.consecutive_windows(tokens, **shape, process=i, processes=2)['inputs']
+        for i in (0, 1)
     ]
     assert np.array_equal(np.concatenate(parts), whole)

@@ -20,7 +20,7 @@ from gptjax.config import DataConfig
 from gptjax.errors import UserError
 from gptjax.text import batches, shards
 from gptjax.text.recipes import END_OF_DOCUMENT
-from gptjax.text.shards import index, sources, writing
+from gptjax.text.shards import index, part, sources, writing
 from gptjax.text.shards.index import ShardedTokens
 from gptjax.text.token_files import Split
 from tests.conftest import ROOT, one_line, replace, run_main
@@ -97,7 +97,7 @@ def test_the_number_of_processes_changes_nothing(folder, tmp_path):
 
 def test_small_shards_are_the_same_tokens(folder, tmp_path, monkeypatch):
     whole = prepared(data_of(folder, tmp_path / 'whole'))
-    monkeypatch.setattr(writing, 'SHARD_TOKENS', 100)
+    monkeypatch.setattr(part, 'SHARD_TOKENS', 100)
     parts = prepared(data_of(folder, tmp_path / 'parts'))
     assert len(json.loads((tmp_path / 'parts' / 'index.json').read_text())['train']) > 10
     assert np.array_equal(parts.train.tokens[:], whole.train.tokens[:])
@@ -281,6 +281,12 @@ def test_no_files_is_one_line(tmp_path, path):
         prepared(data_of(path, tmp_path))
 
 
+def test_shards_among_the_texts_are_refused(folder):
+    with pytest.raises(UserError, match=r'is inside data.path=.*; use a folder beside it'):
+        prepared(data_of(folder, folder / 'shards'))
+    assert not (folder / 'shards').exists()
+
+
 def test_shards_of_other_knobs_are_left_alone(folder, tmp_path):
     prepared(data_of(folder, tmp_path))
     message = 'have data.lowercase=False, and True is asked for; use that value, or another folder'
@@ -329,7 +335,9 @@ def test_a_hundred_gigabytes_are_read_in_flat_memory(tmp_path):
     assert len(tokens) == 50 * size
     before = resident()
     for step in range(300):
-        batch = batches.shuffled_windows(tokens, seed=1, step=step, batch_size=32, block_size=1024)
+        batch = batches.consecutive_windows(
+            tokens, seed=1, step=step, batch_size=32, block_size=1024
+        )
         assert batch['inputs'].shape == (32, 1024)
     assert resident() - before < 20_000
 

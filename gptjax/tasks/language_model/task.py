@@ -151,12 +151,11 @@ class LanguageModel(base.LossTask):
         train, (split, _) = self.config.train, self.corpus.splits
         shape = {'batch_size': train.batch_size, 'block_size': self.config.model.block_size}
         shape |= base.own_rows()
-        match self.config.data.order:
-            case 'random':
-                return batches.random_windows(split.tokens, seed=train.seed, step=step, **shape)
-            case 'shuffled':
-                return batches.shuffled_windows(split.tokens, seed=train.seed, step=step, **shape)
-        return batches.consecutive_windows(split.tokens, step=step, **shape)
+        order = self.config.data.order
+        if order == 'random':
+            return batches.random_windows(split.tokens, seed=train.seed, step=step, **shape)
+        seed = train.seed if order == 'shuffled' else None
+        return batches.consecutive_windows(split.tokens, seed=seed, step=step, **shape)
 
     def validate(self, params: dict, layout: Layout) -> dict[str, float]:
         """`val_loss` in nats per token of some windows, or of all with train.eval_batches=0."""

@@ -22,8 +22,14 @@ def prepare(data: DataConfig, tokenizer: Tokenizer | None, say: Say) -> Corpus:
     Raises:
       UserError: a text cannot be read, or the folder is damaged or of other knobs.
     """
+    folder = Path(data.shards)
+    if data.path and Path(data.path).resolve() in folder.resolve().parents:
+        raise UserError(
+            f'data.shards={folder} is inside data.path={data.path}, so shards would be read as '
+            'texts; use a folder beside it'
+        )
     if not index.is_complete(data):
-        with writing.only_writer(Path(data.shards), say):
+        with writing.only_writer(folder, say):
             if not index.is_complete(data):  # While this one waited.
                 writing.write(data, tokenizer, say)
     corpus = index.open_corpus(data)

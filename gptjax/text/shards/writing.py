@@ -18,22 +18,21 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import IO, Any
-
-import numpy as np
+from typing import Any
 
 from gptjax.config import DataConfig
 from gptjax.console import Say
 from gptjax.errors import UserError
-from gptjax.files import DamagedError, read_object, write_atomically
+from gptjax.files import write_atomically
 from gptjax.text import tokenizers
 from gptjax.text.clean import clean
 from gptjax.text.corpora import cache_folder
 from gptjax.text.shards.index import INDEX, KNOBS, TOKENIZER, VAL, knobs_of
+from gptjax.text.shards.part import Job, finished, vocabulary_path, write_file
 from gptjax.text.shards.sources import File, documents, listed
-from gptjax.text.tokenizers import Tokenizer, end_of
+from gptjax.text.token_files import dtype_of
+from gptjax.text.tokenizers import Tokenizer
 
-SHARD_TOKENS = 1 << 27  # after which a document begins a new shard
 LEARN_CHARS = 1 << 28  # from which a vocabulary is learnt
 
 
@@ -50,8 +49,8 @@ def write(data: DataConfig, tokenizer: Tokenizer | None, say: Say) -> None:
     recipe = _recipe(data, tokenizer, files)
     tokenizer = _vocabulary(folder, recipe, data, tokenizer, files, say)
     holds_out = not any(file.is_val for file in files)
-    jobs = [_Job(i, file, recipe, data, holds_out) for i, file in enumerate(files)]
-    records = {job.number: record for job in jobs if (record := _finished(job)) is not None}
+    jobs = [Job(i, file, recipe, data, holds_out) for i, file in enumerate(files)]
+    records = {job.number: record for job in jobs if (record := finished(job)) is not None}
     waiting = [job for job in jobs if job.number not in records]
     if waiting and records:
         say(f'{len(records)} of {len(files)} files were finished before')
@@ -91,7 +90,7 @@ def _vocabulary(
     say: Say,
 ) -> Tokenizer:
     """The tokenizer of the folder, made if need be."""
-    about = folder / f'.{recipe}.json'
+    about = vocabulary_path(folder, recipe)
     if about.exists():
         return tokenizers.from_json(about.read_text())
     if tokenizer is None:
@@ -114,50 +113,17 @@ def _beginning(files: Sequence[File], data: DataConfig) -> Iterator[str]:
                 return
 
 
-@dataclasses.dataclass(frozen=True)
-class _Job:
-    """A file of texts to be written as shards."""
-
-    number: int
-    file: File
-    recipe: str
-    data: DataConfig
-    holds_out: bool  # some of the documents
-
-    @property
-    def folder(self) -> Path:
-        return Path(self.data.shards)
-
-    @property
-    def record(self) -> Path:
-        """Where it is written that the shards are complete."""
-        return self.folder / f'{self.number:05}.json'
-
-
-def _finished(job: _Job) -> dict[str, Any] | None:
-    """The record of a job, if its shards are there and of the same recipe."""
-    try:
-        record = read_object(job.record, recipe=str, train=list, val=list)
-        whole = record['recipe'] == job.recipe and all(
-            (job.folder / shard['file']).stat().st_size == shard['bytes']
-            for shard in record['train'] + record['val']
-        )
-        return record if whole else None
-    except (DamagedError, OSError, KeyError, TypeError):
-        return None
-
-
-def _all_done(jobs: Sequence[_Job], workers: int) -> Iterator[tuple[int, dict[str, Any]]]:
+def _all_done(jobs: Sequence[Job], workers: int) -> Iterator[tuple[int, dict[str, Any]]]:
     """(number, record) of each job as it is finished, in `workers` processes."""
     count = min(len(jobs), workers or os.cpu_count() or 1)
     if count <= 1:
         for job in jobs:
-            yield job.number, _write_file(job)
+            yield job.number, write_file(job)
         return
     # Not by fork: the threads of JAX would be copied in any state.
     context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(count, context, _end_with, (os.getpid(),)) as pool:
-        futures = {pool.submit(_write_file, job): job.number for job in jobs}
+        futures = {pool.submit(write_file, job): job.number for job in jobs}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
@@ -182,100 +148,6 @@ def _end_with(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _write_file(job: _Job) -> dict[str, Any]:
-    """Writes the shards of a file and then their record, which is returned."""
-    data, file = job.data, job.file
-    tokenizer = tokenizers.from_json((job.folder / f'.{job.recipe}.json').read_text())
-    end = end_of(tokenizer)
-    sinks = {name: _Sink(job, name, tokenizer) for name in ('train', 'val')}
-    number, begins = 0, True
-    for text, ends in documents(file, data.text_field):
-        if begins:
-            sink = sinks['val' if file.is_val or _held_out(job, number) else 'train']
-            sink.begin()
-        text = clean(text, data)
-        sink.add(tokenizer.encode(text), len(text))
-        if ends:
-            sink.add(np.array([end]), 0)
-            number += 1
-        begins = ends
-    record: dict[str, Any] = {'source': file.path, 'recipe': job.recipe}
-    record |= {name: sink.finish() for name, sink in sinks.items()}
-    write_atomically(job.record, json.dumps(record, indent=1).encode())
-    return record
-
-
-def _held_out(job: _Job, document: int) -> bool:
-    """Whether a document is held out: the same ones whatever the number of workers."""
-    if not job.holds_out:
-        return False
-    digest = hashlib.blake2b(f'{job.number}/{document}'.encode(), digest_size=8).digest()
-    return int.from_bytes(digest) < job.data.val_fraction * 2**64
-
-
-class _Sink:
-    """The shards of one file and split: token ids, and where documents begin."""
-
-    def __init__(self, job: _Job, split: str, tokenizer: Tokenizer) -> None:
-        self._stem, self._folder = f'{split}-{job.number:05}', job.folder
-        self._dtype = dtype_of(tokenizer)
-        self._unfinished = self._folder / f'.{self._stem}.bin'
-        self._shards: list[dict[str, Any]] = []
-        self._file: IO[bytes] | None = None
-        self._tokens = self._chars = 0
-
-    def begin(self) -> None:
-        """A document begins; what follows is its."""
-        if self._file is not None and self._tokens >= SHARD_TOKENS:
-            self._close()
-        if self._file is None:
-            self._name = f'{self._stem}-{len(self._shards):03}'
-            self._file = open(self._unfinished, 'wb')  # noqa: SIM115
-            self._hash, self._starts = hashlib.sha256(), []
-            self._tokens = self._chars = 0
-        self._starts.append(self._tokens)
-
-    def add(self, ids: np.ndarray, chars: int) -> None:
-        """Token ids of the document, and how many characters they stand for."""
-        assert self._file is not None, 'begin comes first'
-        content = ids.astype(self._dtype).tobytes()
-        self._file.write(content)
-        self._hash.update(content)
-        self._tokens += len(ids)
-        self._chars += chars
-
-    def finish(self) -> list[dict[str, Any]]:
-        """What is said of each shard in the index."""
-        if self._file is not None:
-            self._close()
-        return self._shards
-
-    def _close(self) -> None:
-        assert self._file is not None
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._file = None
-        starts = np.array(self._starts, np.int64).tobytes()
-        write_atomically(self._folder / f'{self._name}.starts', starts)
-        self._unfinished.replace(self._folder / f'{self._name}.bin')
-        self._shards.append(
-            {
-                'file': f'{self._name}.bin',
-                'bytes': self._tokens * np.dtype(self._dtype).itemsize,
-                'tokens': self._tokens,
-                'documents': len(self._starts),
-                'chars': self._chars,
-                'sha256': self._hash.hexdigest(),
-            }
-        )
-
-
-def dtype_of(tokenizer: Tokenizer) -> str:
-    """The type in which the ids of a tokenizer are stored."""
-    return 'uint16' if tokenizer.vocab_size <= 1 << 16 else 'uint32'
 
 
 def _finish(
