@@ -71,8 +71,9 @@ class Layout:
         self.mesh = Mesh(grid, tuple(sizes), axis_types=(AxisType.Auto,) * 3)
         self.rows = sizes['data'] * sizes['fsdp']
         self.whole = NamedSharding(self.mesh, P())  # all of an array on every device
-        # In-process CPU devices deadlock in a collective when several steps are queued.
-        self.must_wait = grid.size > 1 and jax.default_backend() == 'cpu'
+        # Several in-process CPU devices deadlock in a collective when programs are queued, and each
+        # program that is queued for one holds its temporary memory already.
+        self.must_wait = jax.default_backend() == 'cpu'
 
     def put(self, batch: Any, axis: int = 0) -> Any:
         """Host arrays (this process's rows) -> device arrays, split along the axis of the rows."""
@@ -98,7 +99,7 @@ class Layout:
         return call
 
     def wait(self, arrays: Tree) -> Tree:
-        """Returns the arrays, finished where queueing more work would be dangerous."""
+        """Returns the arrays, finished where no more work may be queued."""
         return jax.block_until_ready(arrays) if self.must_wait else arrays
 
     def of(self, tree: Any) -> Any:

@@ -42,8 +42,15 @@ def abstract_state(task: Learner, layout: Layout) -> TrainState:
 def initial_state(task: Learner, layout: Layout) -> TrainState:
     """The state before the first step, made on the devices in its final layout."""
     shardings = jax.tree.map(lambda x: x.sharding, abstract_state(task, layout))
-    make = jax.jit(task.init_state, out_shardings=shardings)
-    state = make(run_key(task.config.train.seed))
+    key = run_key(task.config.train.seed)
+    # Two programs: the random bits are gone before there is any memory for the optimizer.
+    params = jax.jit(lambda key: task.init_state(key).params, out_shardings=shardings.params)(key)
+
+    def add_others(key: jax.Array, params: dict) -> TrainState:
+        return task.init_state(key).replace(params=params)
+
+    make = jax.jit(add_others, donate_argnums=1, out_shardings=shardings)
+    state = make(key, layout.wait(params))
     start = {
         name: jax.tree.map(jax.device_put, arrays, shardings.params[name])
         for name, arrays in task.pretrained(layout).items()
@@ -78,13 +85,7 @@ def train(
     config = task.config.train
     runner = StepRunner(task, layout, state)
     first = done = int(state.step)
-    meter = Meter(
-        task.tokens_per_step(),
-        task.flops_per_token(),
-        layout.mesh.devices,
-        waits=runner.waits,
-        elapsed_s=elapsed_s,
-    )
+    meter = Meter(task.tokens_per_step(), task.flops_per_token(), layout, elapsed_s)
     saved = first
     with contextlib.ExitStack() as opened, interrupts or Interrupts() as interrupts:
         try:
@@ -133,9 +134,6 @@ class StepRunner:
         out = jax.tree.map(lambda x: x.sharding, state), layout.whole
         multi_step = layout.known_to(make_multi_step(task.train_step))
         self._call = jax.jit(multi_step, donate_argnums=0, out_shardings=out)
-        # With several CPU devices queued steps deadlock in a collective; with one, the step's time
-        # could not be told from the time that the host waits to queue the next one.
-        self.waits = layout.mesh.devices.flat[0].platform == 'cpu'
         self._ready: tuple[int, Batch] | None = None
 
     def run(self, state: TrainState, first: int, limit: int) -> tuple[TrainState, Metrics, int]:
@@ -156,7 +154,7 @@ class StepRunner:
         state, metrics = self._call(state, batches, n)
         # While the devices compute: the host would otherwise do this while they wait.
         self._ready = first + n, self._batches(first + n)
-        return state, jax.block_until_ready(metrics) if self.waits else metrics, n
+        return state, self._layout.wait(metrics), n
 
     def _batches(self, step: int) -> Batch:
         batches = [self._task.train_batch(step + i) for i in range(self._most)]

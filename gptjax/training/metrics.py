@@ -10,6 +10,7 @@ import numpy as np
 
 from gptjax.chips import model_flops_utilization
 from gptjax.errors import UserError
+from gptjax.parallel.mesh import Layout
 from gptjax.training.steps import Metrics
 
 Row = dict[str, Any]
@@ -29,20 +30,11 @@ class Meter:
     """Collects the metrics of steps on the device and turns them into rows."""
 
     def __init__(
-        self,
-        tokens_per_step: int,
-        flops_per_token: float,
-        devices: np.ndarray,
-        *,
-        waits: bool,
-        elapsed_s: float = 0.0,
+        self, tokens_per_step: int, flops_per_token: float, layout: Layout, elapsed_s: float = 0.0
     ) -> None:
-        """Starts the clock, after the `elapsed_s` seconds that the run has already taken.
-
-        FLOPs are those of forward and backward pass; `waits`: steps are finished when added.
-        """
+        """Starts the clock after the `elapsed_s` seconds of before; FLOPs are of both passes."""
         self._tokens_per_step, self._flops_per_token = tokens_per_step, flops_per_token
-        self._devices, self._finished_when_added = devices, waits
+        self._layout = layout
         self._made = time.perf_counter()
         self._began = self._made - elapsed_s
         self._pending: list[tuple[int, int, Metrics]] = []
@@ -87,7 +79,7 @@ class Meter:
         if not rows:
             return {}
         # Where steps are waited for, the next ones are over by now: they are of the next row.
-        now = self._added_at if self._finished_when_added else time.perf_counter()
+        now = self._added_at if self._layout.must_wait else time.perf_counter()
         for step, metrics in rows:
             require_finite(step, metrics)
         step, last = rows[-1]
@@ -103,8 +95,8 @@ class Meter:
             step_s = (now - self._timed_from) / self._timed_steps
             tokens_per_s = self._tokens_per_step / step_s
             row |= {'step_ms': round(step_s * 1e3, 3), 'tokens_per_s': round(tokens_per_s, 1)}
-            kind, count = self._devices.flat[0].device_kind, self._devices.size
-            mfu = model_flops_utilization(self._flops_per_token * tokens_per_s, kind, count)
+            mesh, flops_per_s = self._layout.mesh, self._flops_per_token * tokens_per_s
+            mfu = model_flops_utilization(flops_per_s, mesh.devices[0, 0, 0].device_kind, mesh.size)
             row |= {'mfu': round(mfu, 4)} if mfu is not None else {}
         self._timed_from, self._timed_steps = now, 0
         return row

@@ -69,9 +69,10 @@ def test_copies_pay_for_many_tokens(monkeypatch):
     assert copies_pay(1) and copies_pay_in_decoding(1, 1)
 
 
-def test_cpu_devices_are_waited_for_only_when_there_are_several():
-    assert Layout(MeshConfig(data=2), 8).must_wait
-    assert not Layout(MeshConfig(data=1), 8).must_wait
+def test_cpu_devices_are_waited_for(monkeypatch):
+    assert Layout(MeshConfig(data=2), 8).must_wait and Layout(MeshConfig(data=1), 8).must_wait
+    monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+    assert not Layout(MeshConfig(data=2), 8).must_wait
 
 
 @pytest.mark.parametrize(

@@ -50,12 +50,15 @@ def test_cross_entropy_counts_what_the_lengths_say():
 
 @pytest.mark.parametrize('chunk', [1, 5, 16, 99])
 def test_logits_in_chunks_give_the_same_loss_and_gradients(task, state, chunk):
-    batch = masked_batch(task)
-    chunked = dataclasses.replace(task, config=replace(task.config, train={'logits_chunk': chunk}))
+    batch, exact = masked_batch(task), {'matmul_dtype': 'float32'}
+    task, chunked = (
+        dataclasses.replace(task, config=replace(task.config, train=exact | more))
+        for more in ({}, {'logits_chunk': chunk})
+    )
 
     def run(task):
         def scaled(params):
-            total, count = task.loss(params, batch)
+            total, count = task.loss(params, batch, jax.random.key(0))
             return 3.0 * total / count
 
         return jax.jit(jax.value_and_grad(scaled))(state.params)
@@ -73,7 +76,7 @@ def test_logits_in_chunks_never_exist_as_a_whole(task, state):
 
     def program(task):
         def mean(params):
-            return task.loss(params, batch)[0]
+            return task.loss(params, batch, jax.random.key(0))[0]
 
         return str(jax.make_jaxpr(jax.grad(mean))(state.params))
 

@@ -13,6 +13,7 @@ from gptjax.text.token_files import Split
 from gptjax.text.tokenizers import Tokenizer
 
 EVAL_TOKENS = 8192  # computed at a time
+EVAL_LOGITS = 2**25  # of these tokens in memory at a time: 134 MB
 
 
 def windows(tokens_T: np.ndarray, config: Config, parts: int, whole: bool) -> Iterable[Batch]:
@@ -30,6 +31,13 @@ def windows(tokens_T: np.ndarray, config: Config, parts: int, whole: bool) -> It
         batches.random_windows(tokens_T, seed=(train.seed, 1), step=i, **shape)
         for i in range(train.eval_batches)
     )
+
+
+def logits_chunk(shape: tuple[int, int], vocab_size: int) -> int:
+    """Positions of each row whose logits are in memory at a time, of (rows, T); 0: all."""
+    rows, length = shape
+    chunk = max(1, EVAL_LOGITS // (rows * vocab_size))
+    return chunk if chunk < length else 0
 
 
 def figures(nats: float, count: float, val: Split, tokenizer: Tokenizer) -> dict[str, float]:

@@ -133,7 +133,9 @@ class LanguageModel(base.LossTask):
             params = params | {'params': jax.lax.stop_gradient(params['params'])}
         params = self.factors(self.variables(params), key)
         model, targets = self.model, (batch['targets'], batch['lengths'])
-        train = self.config.train
+        train, chunk = self.config.train, self.config.train.logits_chunk
+        if key is None:
+            chunk = evaluation.logits_chunk(batch['targets'].shape, model.vocab_size)
         in_loop = key is not None and (train.scan_layers or train.remat != 'none')
         how = self.dropout(key) | {'remat': train.remat if in_loop else ''}
         x_BTD, _ = apply(model, params, batch['inputs'], **how, method='hidden')
@@ -142,7 +144,7 @@ class LanguageModel(base.LossTask):
             return apply(model, {'params': head}, x_BTD, method='logits')
 
         head = {model.head_name: params['params'][model.head_name]}
-        if chunk := train.logits_chunk:
+        if chunk:
             return chunked_cross_entropy(logits_fn, head, x_BTD, *targets, chunk)
         return cross_entropy(logits_fn(head, x_BTD), *targets)
 
