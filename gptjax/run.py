@@ -56,9 +56,8 @@ class Run:
         task = tasks.load(config, workdir, asked)
         mesh = task.config.mesh
         layout = Layout(mesh, rounded_up(jax.device_count(), mesh))  # Evaluations have many tokens.
-        step, state = run_files.restore(task, workdir, checkpoint, layout)
-        params = jax.block_until_ready(state.params)
-        return cls(workdir, task.config, task, params, step, layout)
+        step, params = run_files.restore(task, workdir, checkpoint, layout)
+        return cls(workdir, task.config, task, jax.block_until_ready(params), step, layout)
 
     def generate(self, prompt: str | Sequence[str] = '', **sampling: Any) -> str | list[str]:
         """Continues a prompt (or translates it); the prompt is not part of what comes back.
@@ -132,8 +131,7 @@ class Run:
                 yield step, self.params
             else:
                 with contextlib.suppress(UserError):
-                    found = run_files.restore_step(self.task, self.workdir, step, self.layout)
-                    yield step, found.params
+                    yield step, run_files.restore_step(self.task, self.workdir, step, self.layout)
 
     def sampling(self, knobs: dict[str, Any]) -> SampleConfig:
         """The run's sampling with other values of some knobs, which the task must read."""

@@ -12,7 +12,6 @@ from gptjax.parallel.mesh import Layout
 from gptjax.training.checkpoint import Checkpoints
 from gptjax.training.learner import Learner
 from gptjax.training.loop import abstract_state
-from gptjax.training.steps import TrainState
 
 # Orbax warns of a file of its own that has no use here, each time that a run is loaded.
 logging.getLogger('absl').addFilter(
@@ -64,17 +63,17 @@ def load_config(workdir: Path) -> Config:
         raise UserError(f'cannot read {path} ({error}); restore it from a backup') from None
 
 
-def restore(task: Learner, workdir: Path, which: str, layout: Layout) -> tuple[int, TrainState]:
-    """The step and state of the 'best' or the 'latest' sound checkpoint of a run.
+def restore(task: Learner, workdir: Path, which: str, layout: Layout) -> tuple[int, dict]:
+    """The step and parameters of the 'best' or the 'latest' sound checkpoint of a run.
 
     Raises UserError if there is none, or if it does not fit the task.
     """
     saved = checkpoints(workdir)
     order = saved.best_first() if which == 'best' else saved.saved()
-    return saved.restore(abstract_state(task, layout), order)
+    return saved.restore(abstract_state(task, layout), order, 'params')
 
 
-def restore_step(task: Learner, workdir: Path, step: int, layout: Layout) -> TrainState:
-    """The state of one checkpoint; raises UserError if it is damaged or does not fit the task."""
-    _, state = checkpoints(workdir).restore(abstract_state(task, layout), [step])
-    return state
+def restore_step(task: Learner, workdir: Path, step: int, layout: Layout) -> dict:
+    """The parameters of one checkpoint, which has to be sound and fit the task (UserError)."""
+    _, params = checkpoints(workdir).restore(abstract_state(task, layout), [step], 'params')
+    return params

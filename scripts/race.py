@@ -110,8 +110,8 @@ def whole_split_losses(workdir: Path, began: float):
     like = abstract_state(task, layout)
     checkpoints = Checkpoints(workdir / 'checkpoints')
     for step in reversed(checkpoints.saved()):
-        _, state = checkpoints.restore(like, [step])
-        loss = task.examine(state.params, layout).val_loss
+        _, params = checkpoints.restore(like, [step], 'params')
+        loss = task.examine(params, layout).val_loss
         seconds = (checkpoints.folder / str(step) / MANIFEST).stat().st_mtime - began
         yield {'step': step, 'seconds': seconds, 'val_loss': loss}
 

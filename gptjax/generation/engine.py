@@ -332,16 +332,6 @@ def submit_all(
     ]
 
 
-def generate(
-    engine: Engine, prompts: Sequence[Sequence[int] | np.ndarray], config: SampleConfig
-) -> list[list[int]]:
-    """All new tokens of each row of `submit_all`."""
-    new: dict[int, list[int]] = {n: [] for n in submit_all(engine, prompts, config)}
-    for piece in engine.run():
-        new[piece.id] += piece.tokens
-    return list(new.values())
-
-
 def whole_texts(pieces: Iterable[Piece]) -> list[str]:
     """The whole text of each request, in the order of their numbers."""
     texts: dict[int, str] = {}

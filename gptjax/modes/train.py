@@ -24,6 +24,7 @@ def run(request: Request) -> int:
         say(f'Stopped by {outcome.stopped_by.name} and saved at step {int(outcome.state.step)}.')
         say(f'Continue with:\n  {request.command} --mode=train')
         return 128 + outcome.stopped_by
+    del outcome  # Its state is as large as all that comes now.
     run = open_run(request)
     evaluated = run.evaluate()
     say(f'Validation, whole split, step {run.step}: {evaluated}')

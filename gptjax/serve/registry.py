@@ -86,8 +86,8 @@ class Registry:
     def _at(self, base: str, step: int, name: str) -> Served:
         run = self._best[base].run
         if step != run.step:
-            state = run_files.restore_step(run.task, run.workdir, step, run.layout)
-            run = dataclasses.replace(run, step=step, params=state.params)
+            params = run_files.restore_step(run.task, run.workdir, step, run.layout)
+            run = dataclasses.replace(run, step=step, params=params)
         return self._serve(name, run)
 
     async def refresh(self) -> None:

@@ -93,15 +93,16 @@ class Checkpoints:
         except Exception as error:
             self._fail(error)
 
-    def restore(self, like: TrainState, candidates: list[int]) -> tuple[int, TrainState]:
+    def restore(self, like: TrainState, candidates: list[int], part: str = '') -> tuple[int, Any]:
         """The first candidate that is sound, with its step; each damaged one before it is named.
 
-        `like` has abstract arrays (jax.ShapeDtypeStruct) with their shardings. Raises UserError if
-        no candidate is sound, or if a sound one holds other arrays.
+        `like` has abstract arrays (jax.ShapeDtypeStruct) with their shardings. With `part`, that
+        field of the state alone is read, to be used and not donated. Raises UserError if no
+        candidate is sound, or if a sound one holds other arrays.
         """
         for step in candidates:
             if self._is_sound(step):
-                return step, self._restore(like, step)
+                return step, self._restore(like, step, part)
         raise UserError(
             f'no sound checkpoint in {self.folder}; restore one from a backup, '
             'or train again with another work directory'
@@ -127,19 +128,23 @@ class Checkpoints:
             self._say(f'Moved it to {target}')
         return step, state
 
-    def _restore(self, like: TrainState, step: int) -> TrainState:
+    def _restore(self, like: TrainState, step: int, part: str) -> Any:
         path = self.folder / str(step) / ITEM
         wanted = flat_leaves(like)
-        with ocp.StandardCheckpointer() as checkpointer:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             saved = checkpointer.metadata(path).item_metadata.tree
             if differences := list(_differences(saved, wanted)):
                 raise UserError(
                     f'checkpoint {path} does not fit the configuration: {"; ".join(differences)}; '
                     'use the one that it was trained with'
                 )
-            tree = checkpointer.restore(path, wanted)
-        tree = _copy(tree)  # Its keys are sorted now; those of `wanted` are in the state's order.
-        return jax.tree.unflatten(jax.tree.structure(like), [tree[name] for name in wanted])
+            asked = {name: leaf for name, leaf in wanted.items() if name.startswith(part)}
+            how = ocp.checkpoint_utils.construct_restore_args(asked)
+            args = ocp.args.PyTreeRestore(asked, restore_args=how, partial_restore=True)
+            found = checkpointer.restore(path, args)
+        found = found if part else _copy(found)
+        structure = jax.tree.structure(getattr(like, part) if part else like)
+        return jax.tree.unflatten(structure, [found[name] for name in asked])  # in their order
 
     def _open_manager(self) -> ocp.CheckpointManager:
         if self._manager is None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 import signal
 import time
@@ -51,8 +52,9 @@ def initial_state(task: Learner, layout: Layout) -> TrainState:
 
     make = jax.jit(add_others, donate_argnums=1, out_shardings=shardings)
     state = make(key, layout.wait(params))
+    own = functools.partial(jax.device_put, may_alias=False)  # The first step donates them.
     start = {
-        name: jax.tree.map(jax.device_put, arrays, shardings.params[name])
+        name: jax.tree.map(own, arrays, shardings.params[name])
         for name, arrays in task.pretrained(layout).items()
     }
     return state.replace(params=state.params | start)

@@ -14,6 +14,7 @@ import pytest
 from gptjax import run_files
 from gptjax.generation import engine
 from gptjax.run import Run
+from gptjax.training.loop import abstract_state
 from tests.conftest import ROOT, optional
 from tests.serve.conftest import serving, soon
 
@@ -388,9 +389,9 @@ def test_a_better_checkpoint_is_taken_and_texts_go_on_with_the_old(home, tmp_pat
         with httpx.stream('POST', f'{address}/v1/completions', json=body, timeout=60) as answer:
             lines = answer.iter_lines()
             begun = [next(lines)]
-            state = run_files.restore_step(run.task, folder, run.step, run.layout)
-            better = jax.tree.map(lambda x: 0.5 * x, state.params)
             with contextlib.closing(run_files.checkpoints(folder)) as checkpoints:
+                _, state = checkpoints.restore(abstract_state(run.task, run.layout), [run.step])
+                better = jax.tree.map(lambda x: 0.5 * x, state.params)
                 checkpoints.save(state.replace(params=better, step=state.step + 1), 0.01)
             assert soon(lambda: ask(address, **how) != [old], 20)
             begun += list(lines)

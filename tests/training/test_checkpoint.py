@@ -5,6 +5,7 @@ import random
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from gptjax import tasks
@@ -92,6 +93,18 @@ def test_a_restored_state_can_be_donated(checkpoints, task, layout, state_at, li
     new, _ = step(state, task.train_batch(0))
     assert new.step == 2
     assert state.params['params']['embed']['embedding'].is_deleted()
+
+
+def test_parameters_are_read_without_the_rest(checkpoints, state_at, like, monkeypatch):
+    save(checkpoints, state_at, s1=1.0)
+    read, real = [], ocp.checkpoint_utils.construct_restore_args
+    monkeypatch.setattr(
+        *(ocp.checkpoint_utils, 'construct_restore_args'), lambda x: read.extend(x) or real(x)
+    )
+    step, params = checkpoints.restore(like, [1], 'params')
+    assert step == 1
+    assert_equal(params, state_at(1).params)
+    assert read and all(name.startswith('params.') for name in read)
 
 
 def test_the_newest_and_the_best_are_kept(checkpoints, task, layout, state_at):

@@ -68,8 +68,8 @@ class Judge:
         self._judge = tasks.load(config, workdir)
         assert isinstance(self._judge, LossTask)
         self._loss = self._judge.eval_step
-        _, state = run_files.restore(self._judge, workdir, 'best', Layout(MeshConfig(), 1))
-        self._params = state.params
+        layout = Layout(MeshConfig(), 1)
+        _, self._params = run_files.restore(self._judge, workdir, 'best', layout)
         self._newline = int(self._judge.tokenizer.encode('\n')[0])
 
     def samples(self, count: int) -> list[tuple[int, ...]]:

@@ -106,8 +106,8 @@ class LanguageModel(base.LossTask):
             return {}
         workdir = Path(self.config.train.init_from)
         source = LanguageModel.load(run_files.load_config(workdir), workdir)
-        _, state = run_files.restore(source, workdir, 'best', layout)
-        return init_from.crop_positions(source.variables(state.params), self.config.model)
+        _, params = run_files.restore(source, workdir, 'best', layout)
+        return init_from.crop_positions(source.variables(params), self.config.model)
 
     def variables(self, params: dict) -> dict:
         """What the model is applied to: a LoRA change is added to what it changes."""
