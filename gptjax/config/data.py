@@ -22,7 +22,7 @@ class DataConfig(Section):
     val_fraction: float = knob(0.1, 'held-out share of the text', above=0.0, below=1.0)
     split: str = knob(
         'end',
-        'held-out part: the end of the text, or whole documents at random',
+        'held-out part: the end of the text, or whole documents at random (always with shards)',
         choices=('end', 'documents'),
     )
     normalize: str = knob(

@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -292,6 +293,32 @@ def test_shards_of_other_knobs_are_left_alone(folder, tmp_path):
     message = 'have data.lowercase=False, and True is asked for; use that value, or another folder'
     with pytest.raises(UserError, match=message):
         prepared(data_of(folder, tmp_path, lowercase=True))
+
+
+def test_texts_that_changed_are_told_and_those_that_are_gone_are_not(folder, tmp_path):
+    own, lines = tmp_path / 'texts', []
+    shutil.copytree(folder, own)
+    data = data_of(own, tmp_path / 'shards')
+    hashes = prepared(data).sha256
+    said = {}
+    for name, change in {
+        'same': lambda: None,
+        'has changed': lambda: (own / 'a.jsonl').write_text('{"text": "another"}'),
+        'is new': lambda: shutil.copy(folder / 'd.txt', own / '0.txt'),
+        'is not there any more': lambda: [(own / x).unlink() for x in ('0.txt', 'a.jsonl')],
+        'gone': lambda: shutil.rmtree(own),
+    }.items():
+        change()
+        lines.clear()
+        assert shards.prepare(data, None, lines.append).sha256 == hashes
+        said[name] = list(lines)
+    assert said.pop('same') == said.pop('gone') == []
+    for what, (line,) in said.items():
+        path = own / ('0.txt' if what == 'is new' else 'a.jsonl')
+        assert line == (
+            f'Warning: {path} {what}, and the shards in {data.shards} are used as they were '
+            f'written; to write them again, remove {tmp_path}/shards/index.json'
+        )
 
 
 def test_damaged_shards_are_named(folder, tmp_path):

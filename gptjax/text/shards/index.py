@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from gptjax.files import DamagedError, read_object
 from gptjax.text import tokenizers
 from gptjax.text.token_files import DECIDING, Corpus, Split, open_split
 
-INDEX, TOKENIZER, VAL, KNOBS = 'index.json', 'tokenizer.json', 'val.bin', 'knobs'
+INDEX, TOKENIZER, VAL = 'index.json', 'tokenizer.json', 'val.bin'
+KNOBS, SOURCES = 'knobs', 'sources'  # of the index
 # What of a configuration decides what shards hold, besides the files.
 OF_SHARDS = ('corpus', 'path', 'val_path', 'text_field', *DECIDING)
 
@@ -65,6 +67,22 @@ def is_complete(data: DataConfig) -> bool:
                 'asked for; use that value, or another folder for data.shards'
             )
     return True
+
+
+def change_since(data: DataConfig, files: Mapping[str, int]) -> str:
+    """The first file of texts that is not as it was for the index, in words; empty if none.
+
+    `files` are paths and sizes in bytes, as they are now.
+    """
+    before = read_object(Path(data.shards) / INDEX).get(SOURCES)
+    if not isinstance(before, dict):  # Of an older version, which has no sizes.
+        return ''
+    for path in sorted(before.keys() | files.keys()):
+        if path not in files:
+            return f'{path} is not there any more'
+        if before.get(path) != files[path]:
+            return f'{path} has changed' if path in before else f'{path} is new'
+    return ''
 
 
 def open_corpus(data: DataConfig) -> Corpus:

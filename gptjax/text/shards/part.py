@@ -54,7 +54,7 @@ def vocabulary_path(folder: Path, recipe: str) -> Path:
 def finished(job: Job) -> dict[str, Any] | None:
     """The record of a job, if its shards are there and of the same recipe."""
     try:
-        record = read_object(job.record, recipe=str, train=list, val=list)
+        record = read_object(job.record, recipe=str, bytes=int, train=list, val=list)
         whole = record['recipe'] == job.recipe and all(
             (job.folder / shard['file']).stat().st_size == shard['bytes']
             for shard in record['train'] + record['val']
@@ -81,7 +81,7 @@ def write_file(job: Job) -> dict[str, Any]:
             sink.add(np.array([end]), 0)
             number += 1
         begins = ends
-    record: dict[str, Any] = {'source': file.path, 'recipe': job.recipe}
+    record: dict[str, Any] = {'source': file.path, 'bytes': file.size, 'recipe': job.recipe}
     record |= {name: sink.finish() for name, sink in sinks.items()}
     write_atomically(job.record, json.dumps(record, indent=1).encode())
     return record

@@ -27,7 +27,7 @@ from gptjax.files import write_atomically
 from gptjax.text import tokenizers
 from gptjax.text.clean import clean
 from gptjax.text.corpora import cache_folder
-from gptjax.text.shards.index import INDEX, KNOBS, TOKENIZER, VAL, knobs_of
+from gptjax.text.shards.index import INDEX, KNOBS, SOURCES, TOKENIZER, VAL, knobs_of
 from gptjax.text.shards.part import Job, finished, vocabulary_path, write_file
 from gptjax.text.shards.sources import File, documents, listed
 from gptjax.text.token_files import dtype_of
@@ -171,7 +171,7 @@ def _finish(
     index = {
         KNOBS: knobs_of(data),
         'dtype': dtype_of(tokenizer),
-        'sources': [record['source'] for record in records],
+        SOURCES: {record['source']: record['bytes'] for record in records},
         'train': train,
         'val': val,
     }
