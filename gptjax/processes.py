@@ -22,7 +22,7 @@ from gptjax import console
 from gptjax.console import say
 from gptjax.errors import UserError
 from gptjax.interrupts import Interrupts
-from gptjax.watchdog import THEN, Watchdog, explain_aborts
+from gptjax.watchdog import LEAST_STUCK_S, THEN, Watchdog, explain_aborts
 
 JOIN_S = 120  # until all processes are there
 PREPARE_S = 3600  # until process 0 has prepared the data
@@ -175,12 +175,17 @@ def require_same(about: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def watched() -> Iterator[Interrupts]:
-    """Within it, a process that dies or hangs ends the others; gives what says when to stop."""
+def watched(stuck_s: float = LEAST_STUCK_S) -> Iterator[Interrupts]:
+    """Within it, a process that dies or hangs ends the others; gives what says when to stop.
+
+    A process hangs if it gives no sign of life, or if it has not asked that for `stuck_s` seconds.
+    """
     if alone():
         yield Interrupts()
         return
-    with Watchdog(client(), jax.process_index(), jax.process_count()) as watchdog:
+    with Watchdog(
+        client(), jax.process_index(), jax.process_count(), least_stuck_s=stuck_s
+    ) as watchdog:
         try:
             yield CommonInterrupts(watchdog)
         except Exception as error:

@@ -2,13 +2,14 @@
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
 
-from gptjax import run_files, tasks
+from gptjax import processes, run_files, tasks
 from gptjax.config import Config, MeshConfig, SampleConfig
 from gptjax.errors import UserError, nearest
 from gptjax.generation.engine import Piece, whole_texts
@@ -77,7 +78,8 @@ class Run:
     def evaluate(self, text: str | Path | None = None) -> Report:
         """All figures of the whole validation split, or of another text in a file."""
         task = self.task if text is None else self.task.with_text(Path(text))
-        return task.examine(self.params, self.layout)
+        with processes.watched(stuck_s=math.inf):  # A large text takes long, without steps.
+            return task.examine(self.params, self.layout)
 
     def forward(self, text: str, *, attention: bool = False) -> 'Forward':
         """The logits after each token of a text, and with `attention` all attention weights."""

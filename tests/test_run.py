@@ -1,7 +1,9 @@
 """A run as an object: what Python users see of it."""
 
+import contextlib
 import dataclasses
 import logging
+import math
 import subprocess
 import sys
 import tarfile
@@ -71,6 +73,18 @@ def test_evaluation_is_that_of_the_command_line(run):
     report = run.evaluate()
     assert report.val_loss == pytest.approx(EXPECTED['char']['val_loss'], rel=1e-6)
     assert str(report).startswith(f'loss {report.val_loss:.4f} nats per token')
+
+
+def test_an_evaluation_waits_for_no_process_that_is_gone_but_may_take_long(run, monkeypatch):
+    given = []
+
+    def watched(**how):
+        given.append(how)
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr('gptjax.run.processes.watched', watched)
+    run.evaluate()
+    assert given == [{'stuck_s': math.inf}]
 
 
 def test_forward_gives_logits_and_attention(run):
