@@ -20,7 +20,7 @@ from gptjax.text.bpe import BpeTokenizer
 from gptjax.text.corpora import cache_folder
 from gptjax.text.token_files import Corpus
 from gptjax.training.checkpoint import flat_leaves
-from gptjax.training.steps import run_key
+from gptjax.training.steps import init_state, run_key
 
 WANTED = ('config.json', '*.safetensors', 'tokenizer.json', 'vocab.json', 'merges.txt')
 
@@ -34,7 +34,8 @@ def run(request: Request) -> int:
         raise UserError('--mode=import needs --source=DIR, or the name of a model on the hub')
     folder = _folder(request.source)
     task, params = load(request, folder)
-    state = task.init_state(run_key(0)).replace(params=jax.tree.map(jax.numpy.asarray, params))
+    state = init_state(jax.tree.map(jax.numpy.asarray, params), task.optimizer, run_key(0))
+    del params
     workdir.mkdir(parents=True, exist_ok=True)
     saved = run_files.checkpoints(workdir)
     saved.save(state, math.inf)
