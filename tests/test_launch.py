@@ -4,6 +4,7 @@ import re
 import subprocess
 
 import pytest
+import yaml
 from absl import flags
 
 from gptjax import cli
@@ -28,8 +29,51 @@ def test_scripts_parse(path):
     assert subprocess.run(['bash', '-n', str(path)], check=False).returncode == 0
 
 
-def test_the_pods_get_all_flags_of_processes():
-    text = (ROOT / 'scripts' / 'launch' / 'jobset.yaml').read_text()
-    assert re.findall(r'- --(\w+)=', text)[-3:] == list(cli.PROCESS_FLAGS)
-    count = re.search(r'--num_processes=(\d+)', text)[1]
-    assert f'parallelism: {count}' in text and f'completions: {count}' in text
+# Of the custom resource jobset.x-k8s.io/v1alpha2 and of batch/v1, core/v1: fields used, and types.
+FIELDS = {
+    'JobSet': {'apiVersion': str, 'kind': str, 'metadata': dict, 'spec': dict},
+    'JobSet.spec': {'failurePolicy': dict, 'network': dict, 'replicatedJobs': list},
+    'replicatedJob': {'name': str, 'replicas': int, 'template': dict},
+    'Job.spec': {
+        **dict.fromkeys(('parallelism', 'completions', 'backoffLimit'), int),
+        'completionMode': str,
+        'template': dict,
+    },
+    'Pod.spec': {
+        'restartPolicy': str,
+        'terminationGracePeriodSeconds': int,
+        'containers': list,
+        'volumes': list,
+    },
+    'container': {
+        **dict.fromkeys(('name', 'image'), str),
+        **dict.fromkeys(('command', 'env', 'volumeMounts'), list),
+        'resources': dict,
+    },
+}
+
+
+def test_the_jobset_has_fields_of_its_schema_and_the_flags_of_processes():
+    jobset = yaml.safe_load((ROOT / 'scripts' / 'launch' / 'jobset.yaml').read_text())
+    assert (jobset['apiVersion'], jobset['kind']) == ('jobset.x-k8s.io/v1alpha2', 'JobSet')
+    (replicated,) = jobset['spec']['replicatedJobs']
+    job = replicated['template']['spec']
+    pod = job['template']['spec']
+    (container,) = pod['containers']
+    found = dict(
+        zip(FIELDS, (jobset, jobset['spec'], replicated, job, pod, container), strict=True)
+    )
+    for name, value in found.items():
+        assert {key: type(x) for key, x in value.items()} == FIELDS[name], name
+    # Each pod is one process, and the pod of index 0 has the name that all look for.
+    flags_ = dict(re.findall(r'--(\w+)=(\S+)', ' '.join(container['command'])))
+    assert list(flags_)[-3:] == list(cli.PROCESS_FLAGS)
+    assert int(flags_['num_processes']) == job['parallelism'] == job['completions']
+    name, subdomain = jobset['metadata']['name'], jobset['metadata']['name']
+    host = f'{name}-{replicated["name"]}-0-0.{subdomain}'
+    assert flags_['coordinator'].partition(':')[0] == host
+    assert job['completionMode'] == 'Indexed' and jobset['spec']['network']['enableDNSHostnames']
+    (variable,) = container['env']
+    assert flags_['process_id'] == f'$({variable["name"]})'
+    assert container['volumeMounts'][0]['name'] == pod['volumes'][0]['name']
+    assert flags_['workdir'].startswith(container['volumeMounts'][0]['mountPath'])
