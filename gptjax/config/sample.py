@@ -57,3 +57,6 @@ class BenchConfig(Section):
     prompt_tokens: int = knob(1, 'length of the prompt that is continued', low=1)
     greedy: bool = knob(False, 'generation of the likeliest tokens instead of sampling')
     torch_compile: bool = knob(True, 'measurement of torch.compile besides eager PyTorch')
+    uncached: bool = knob(
+        True, 'generation by PyTorch without a cache, which takes minutes after a long prompt'
+    )

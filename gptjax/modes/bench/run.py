@@ -218,7 +218,7 @@ def time_generation(workers: dict[str, Worker], config: Config) -> dict:
     Within a block, also by the peers with a cache. `long` is as many tokens as
     `sample.max_new_tokens`, past the block, which the peers cannot.
     """
-    once = ('jax', 'torch_eager', *peers.PACKAGES)
+    once = ('jax', *peers.PACKAGES, *['torch_eager'] * config.bench.uncached)
     sides = {name: worker for name, worker in workers.items() if name in once}
     alone = {name: worker for name, worker in sides.items() if name not in peers.PACKAGES}
     short = min(config.model.block_size - config.bench.prompt_tokens, 255)

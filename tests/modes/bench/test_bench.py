@@ -134,6 +134,16 @@ def test_hugging_face_is_measured_where_it_has_the_model(tiny, monkeypatch, chan
     assert run.huggingface_has(replace(tiny, model=change)) == expected
 
 
+def test_pytorch_without_a_cache_can_be_left_out(tiny, monkeypatch):
+    asked = []
+    monkeypatch.setattr(run, '_time_texts', lambda sides, *_: asked.append(set(sides)) or {})
+    workers = dict.fromkeys(('jax', 'torch_eager', 'torch_compile', 'ctranslate2'))
+    for uncached in (True, False):
+        run.time_generation(workers, replace(tiny, bench={'uncached': uncached}))
+    peers = {'jax', 'ctranslate2'}
+    assert asked == [peers | {'torch_eager'}] * 2 + [{'jax', 'torch_eager'}, peers, peers, {'jax'}]
+
+
 def test_differences_are_relative():
     ours = {'a': np.array([[3.0, 4.0]])}
     assert run.difference(ours, {'a': np.array([3.0, 4.5])}) == {'a': pytest.approx(0.1)}
