@@ -21,8 +21,8 @@ from gptjax.training.metrics import Row
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from gptjax.explain.inspection import Forward, Score
     from gptjax.explain.page import Explained
-    from gptjax.tasks.language_model.inspection import Forward, Score
 
 MOST_EXPLAINED = 8  # checkpoints whose predictions an explanation shows
 

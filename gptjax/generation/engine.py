@@ -6,11 +6,12 @@ generation, streaming and serving are this engine; there is no other way of deco
 
 import dataclasses
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from gptjax.config import SampleConfig
+from gptjax.config import MeshConfig, SampleConfig
 from gptjax.generation.decode import (
     Contexts,
     Counters,
@@ -89,16 +90,20 @@ class Engine:
           rows: requests that are advanced at a time.
           chunk: tokens decoded for each row between two looks of the host.
           tokenizer: turns tokens into text and names ids that are never drawn; None gives no text.
-          layout: splits the rows over several devices.
+          layout: splits the rows and the cache over several devices; None: all is on one.
           slots: size of the cache; 0 grows it with the requests, which compiles anew each time.
           likeliest: tokens that are told beside each one of a request with scores.
         """
         self._model, self._params = model, params
         self._chunk, self._tokenizer = chunk, tokenizer
         self._banned = tokenizer.banned if tokenizer else ()
-        self._put_first = layout.put if layout is not None else lambda arrays: arrays
-        self._put = self._put_first if layout and layout.rows > 1 else lambda arrays: arrays
-        self._wait = layout.wait if layout is not None else lambda arrays: arrays
+        layout = layout or Layout(MeshConfig(), rows, copies=False)
+        self._put_first, self._wait = layout.put, layout.wait
+        self._put = layout.put if layout.rows > 1 else lambda arrays: arrays
+        self._arrange: Callable[[Any], Any] = lambda rows: rows
+        self._decode_chunk: Callable[..., Any] = decode_chunk
+        if layout.mesh.shape['tensor'] > 1:
+            self._arrange, self._decode_chunk = layout.place, layout.known_to(decode_chunk)
         self._slots, self.likeliest = slots, likeliest
         self._device_rows: Rows | None = None
         self._block_size = model.config.block_size
@@ -167,10 +172,10 @@ class Engine:
             (r.seed, r.sample, r.length, r.drawn, self._wanted(r)) if r else (0,) * 5 for r in rows
         ]
         counters = Counters(*np.array(counts, np.int32).T)
-        self._device_rows, drawn = decode_chunk(
+        self._device_rows, drawn = self._decode_chunk(
             self._model,
             self._params,
-            self._device_rows,
+            self._arrange(self._device_rows),
             counters=self._put(counters),
             rules=self._row_rules,
             scores=np.bool_(any(r and r.scores for r in rows)),
@@ -330,6 +335,16 @@ def submit_all(
         for prompt in prompts
         for sample in range(config.num_samples)
     ]
+
+
+def generate(
+    engine: Engine, prompts: Sequence[Sequence[int] | np.ndarray], config: SampleConfig
+) -> list[list[int]]:
+    """All new tokens of each row of `submit_all`."""
+    new: dict[int, list[int]] = {n: [] for n in submit_all(engine, prompts, config)}
+    for piece in engine.run():
+        new[piece.id] += piece.tokens
+    return list(new.values())
 
 
 def whole_texts(pieces: Iterable[Piece]) -> list[str]:

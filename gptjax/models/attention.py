@@ -14,6 +14,7 @@ from gptjax.config import ModelConfig
 from gptjax.errors import UserError
 from gptjax.models.cache import LayerCache
 from gptjax.models.linear import compute_dtype, dense, residual_std
+from gptjax.parallel.mesh import split_by_rows
 
 
 def causal_mask(pos_BT: jax.Array, key_pos_BS: jax.Array) -> jax.Array:
@@ -187,6 +188,8 @@ class Attention(nn.Module):
         if cached is None:
             inputs = q_BNTH, k_BNSH, v_BNSH, mask_BTS[:, None]
         else:
+            # Heads are split as in the parameters, or XLA would gather those for each token.
+            q_BNTH, k_BNSH, v_BNSH = (split_by_rows(x, 'tensor') for x in (q_BNTH, k_BNSH, v_BNSH))
             cached = cached.write(k_BNSH, v_BNSH)
             q_MTH = q_BNTH.reshape(-1, *q_BNTH.shape[2:])
             mask_MTS = jnp.repeat(mask_BTS, config.n_head, axis=0)
@@ -196,4 +199,7 @@ class Attention(nn.Module):
             drop_weights=functools.partial(self.drop, deterministic=not train),
             sow_weights=functools.partial(self.sow, 'intermediates', 'weights_BNTS'),
         )
-        return self.out(y_XTH.reshape(q_BNTH.shape).swapaxes(1, 2)), cached
+        y_BNTH = y_XTH.reshape(q_BNTH.shape)
+        if cached is not None:
+            y_BNTH = split_by_rows(y_BNTH, 'tensor')
+        return self.out(y_BNTH.swapaxes(1, 2)), cached

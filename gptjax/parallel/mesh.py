@@ -6,7 +6,7 @@ optimizer keeps of them) are stored in parts along `fsdp` and `tensor`. XLA adds
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -26,10 +26,12 @@ LEAST_WORK = 5_000_000  # in decoding: rows times parameters
 
 Tree = TypeVar('Tree')  # nested arrays
 Sizes = Mapping[str, int]  # of the axes of a mesh
+Axes = str | tuple[str, ...] | None  # of the mesh, which split one axis of an array
+ROWS = ('data', 'fsdp')
 
-# The first pattern that is found in a parameter's path decides. N heads are split, never one head.
+# The first pattern that is found in the path of an array decides. N heads are split, never one.
 RULES = (
-    (r'opt_state.*/stack_', P(('data', 'fsdp'), None, None)),  # Muon: some matrices on each device
+    (r'opt_state.*/stack_', P(ROWS, None, None)),  # Muon: some matrices on each device
     (r'(query|key|value)/kernel', P('fsdp', 'tensor', None)),  # DNH
     (r'(query|key|value)/bias', P('tensor', None)),  # NH
     (r'attn/out/kernel', P('tensor', None, 'fsdp')),  # NHD
@@ -38,6 +40,8 @@ RULES = (
     (r'down/kernel', P('tensor', 'fsdp')),  # FD
     (r'embedding', P(('fsdp', 'tensor'), None)),  # VD; D whole, so that activations have it whole
     (r'head/kernel', P('fsdp', 'tensor')),  # DV
+    (r'cache/[kv]_MSH', P((*ROWS, 'tensor'), None, None)),  # rows, then heads
+    (r'(pos|tokens)_BS|(logits|counts)_BV', P(ROWS, None)),
     (r'', P()),
 )
 
@@ -77,7 +81,7 @@ class Layout:
 
     def put(self, batch: Any, axis: int = 0) -> Any:
         """Host arrays (this process's rows) -> device arrays, split along the axis of the rows."""
-        axes = tuple(name for name in ('data', 'fsdp') if self.mesh.shape[name] > 1)
+        axes = tuple(name for name in ROWS if self.mesh.shape[name] > 1)
         sharding = NamedSharding(self.mesh, P(*[None] * axis, axes) if axes else P())
         # Scalars have no rows.
         shardings = jax.tree.map(lambda x: sharding if np.ndim(x) > axis else self.whole, batch)
@@ -92,9 +96,9 @@ class Layout:
     def known_to(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, in which `split_by_rows` knows the mesh; jit what comes back."""
 
-        def call(*args: Any) -> Any:
+        def call(*args: Any, **how: Any) -> Any:
             with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
-                return function(*args)
+                return function(*args, **how)
 
         return call
 
@@ -109,11 +113,15 @@ class Layout:
         )
 
 
-def split_by_rows(x: jax.Array) -> jax.Array:
-    """The same array, split by rows in a program that knows its mesh (`Layout.known_to`)."""
-    if jax.sharding.get_abstract_mesh().empty:
+def split_by_rows(x: jax.Array, *others: str) -> jax.Array:
+    """The same array, split by rows in a program that knows its mesh (`Layout.known_to`).
+
+    `others` are axes of the mesh that split the next axes of the array.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
         return x
-    return jax.lax.with_sharding_constraint(x, P(('data', 'fsdp')))
+    return jax.lax.with_sharding_constraint(x, _divided((ROWS, *others), x.shape, mesh.shape))
 
 
 def mesh_sizes(config: MeshConfig, rows: int, devices: int, *, copies: bool = True) -> Sizes:
@@ -164,12 +172,16 @@ def split_of(path: KeyPath, shape: Sequence[int]) -> P:
 
 def spec_of(path: KeyPath, shape: Sequence[int], sizes: Sizes) -> P:
     """How a leaf of a state is split over axes of these sizes."""
+    return _divided(split_of(path, shape), shape, sizes)
+
+
+def _divided(split: Iterable[Axes], shape: Sequence[int], sizes: Sizes) -> P:
     # A width that the axis does not divide (a vocabulary of 65, say) stays whole.
-    split = zip(split_of(path, shape), shape, strict=False)
-    return P(*(axes if n % parts(axes, sizes) == 0 else None for axes, n in split))
+    pairs = zip(split, shape, strict=False)
+    return P(*(axes if n % parts(axes, sizes) == 0 else None for axes, n in pairs))
 
 
-def parts(axes: str | tuple[str, ...] | None, sizes: Sizes) -> int:
+def parts(axes: Axes, sizes: Sizes) -> int:
     """Into how many parts some axes split a width."""
     return math.prod(sizes[name] for name in ((axes,) if isinstance(axes, str) else axes or ()))
 

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from gptjax.config import ModelConfig
-from gptjax.explain import heads, lens
+from gptjax.explain import heads, inspection, lens
 from gptjax.explain.trace import contributions, trace
 from gptjax.models.decoder import Decoder
-from gptjax.tasks.language_model import inspection
 
 TOKENS = np.array([3, 1, 4, 1, 5, 9, 2, 6, 5], np.int32)
 OPTIONS = {

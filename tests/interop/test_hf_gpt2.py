@@ -7,10 +7,9 @@ import pytest
 
 from gptjax.config import ModelConfig, SampleConfig
 from gptjax.errors import UserError
-from gptjax.generation.engine import Engine
+from gptjax.generation.engine import Engine, generate
 from gptjax.interop import hf_gpt2
 from gptjax.models.decoder import Decoder
-from gptjax.modes.bench.jax_subject import generate
 from gptjax.training.checkpoint import flat_leaves
 from tests.conftest import import_or_none
 

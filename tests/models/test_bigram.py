@@ -5,7 +5,7 @@ import numpy as np
 
 from gptjax import tasks
 from gptjax.config import MeshConfig, SampleConfig
-from gptjax.modes.bench.jax_subject import generate
+from gptjax.generation.engine import generate
 from gptjax.parallel.mesh import Layout
 from gptjax.training.loop import StepRunner, initial_state
 from tests.conftest import replace

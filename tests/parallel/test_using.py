@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import tarfile
 
 import jax
@@ -71,6 +72,40 @@ def test_each_device_stores_its_part_of_a_model(folder):
     variables, _ = run.task.placed(run.params, SampleConfig(), rows=2)
     for params in (run.params, variables):  # Biases and norms are whole, and a third of this one.
         assert on_first_device(params) < 0.65
+
+
+def decoding(run, texts):
+    """An engine with some texts in it."""
+    engine = run.task.engine(run.params, SampleConfig(max_new_tokens=40, chunk=8), rows=texts)
+    for first in range(texts):
+        engine.submit([first, 2, 3], max_new_tokens=40)
+    return engine
+
+
+@pytest.mark.parametrize('mesh', [MeshConfig(data=1, tensor=2), MeshConfig(1, 2, 2)])
+def test_each_device_stores_its_part_of_the_cache(folder, mesh):
+    engine = decoding(opened(folder / 'char', mesh), 4)
+    for _ in range(3):
+        engine.step()
+        cache = engine._device_rows.cache
+        assert on_first_device((cache.k_MSH, cache.v_MSH)) == 1 / (mesh.fsdp * mesh.tensor)
+
+
+def test_decoding_moves_activations_and_neither_parameters_nor_the_cache(folder, monkeypatch):
+    programs = []
+
+    def recorded(*args, **how):
+        programs.append(decode_chunk.lower(*args, **how).compile().as_text())
+        return decode_chunk(*args, **how)
+
+    monkeypatch.setattr('gptjax.generation.engine.decode_chunk', recorded)
+    run = opened(folder / 'char', MeshConfig(data=1, tensor=2))
+    engine = decoding(run, 4)
+    engine.step()
+    moved = re.findall(r'= \w+\[([\d,]+)\]\S* (?:all-gather|all-to-all)\(', programs[0])
+    shapes = {tuple(map(int, shape.split(','))) for shape in moved}
+    stay = {x.shape for x in jax.tree.leaves((run.params, engine._device_rows.cache)) if x.ndim > 1}
+    assert shapes and not shapes & stay
 
 
 def test_texts_after_the_first_compile_nothing(folder):

@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +12,6 @@ from gptjax.modes.bench import machine, worker
 
 if TYPE_CHECKING:
     import jax
-
-    from gptjax.generation.engine import Engine
 
 
 class JaxSubject:
@@ -84,6 +81,8 @@ class JaxSubject:
 
     def generate(self, batch_size: int, tokens: int, texts: int, greedy: bool) -> float:
         """Seconds to continue the prompt, `texts` times one after the other."""
+        from gptjax.generation.engine import generate
+
         config = self._sampling(batch_size, tokens, greedy)
         engine = self.task.engine(self.state.params, config, rows=batch_size)
         self._jax.block_until_ready(self.state.params)
@@ -94,6 +93,8 @@ class JaxSubject:
 
     def continuation(self, tokens: int) -> list[int]:
         """The likeliest tokens after the prompt."""
+        from gptjax.generation.engine import generate
+
         config = self._sampling(1, tokens, True)
         engine = self.task.engine(self.state.params, config, rows=1)
         return generate(engine, [self._prompt], config)[0]
@@ -144,18 +145,6 @@ class JaxSubject:
     def _arrays(self, tree: Any) -> worker.Arrays:
         leaves = map(np.asarray, self._jax.tree.leaves(tree))
         return dict(zip(self._names, leaves, strict=True))
-
-
-def generate(
-    engine: 'Engine', prompts: Sequence[np.ndarray], config: SampleConfig
-) -> list[list[int]]:
-    """All new tokens of each prompt, `num_samples` times."""
-    from gptjax.generation.engine import submit_all
-
-    new: dict[int, list[int]] = {n: [] for n in submit_all(engine, prompts, config)}
-    for piece in engine.run():
-        new[piece.id] += piece.tokens
-    return list(new.values())
 
 
 if __name__ == '__main__':

@@ -14,7 +14,7 @@ from gptjax import run_files
 from gptjax.config import Config, ModelConfig, SampleConfig
 from gptjax.console import Say
 from gptjax.errors import UserError
-from gptjax.explain import language_model
+from gptjax.explain import inspection, language_model
 from gptjax.explain.page import Explained
 from gptjax.generation.engine import Engine, Piece, submit_all
 from gptjax.models import lora
@@ -26,7 +26,7 @@ from gptjax.models.linear import compute_dtype, reduced
 from gptjax.parallel.mesh import Layout, copies_pay_in_decoding, rounded_up
 from gptjax.report import language_model as report
 from gptjax.tasks import base
-from gptjax.tasks.language_model import evaluation, init_from, inspection, preview, run_data
+from gptjax.tasks.language_model import evaluation, init_from, preview, run_data
 from gptjax.tasks.protocols import Report
 from gptjax.tasks.reads import every
 from gptjax.text import batches, corpora, shards, token_files, tokenizers
