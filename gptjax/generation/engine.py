@@ -98,7 +98,9 @@ class Engine:
         self._chunk, self._tokenizer = chunk, tokenizer
         self._banned = tokenizer.banned if tokenizer else ()
         layout = layout or Layout(MeshConfig(), rows, copies=False)
-        self._put_first, self._wait = layout.put, layout.wait
+        self._put_first = layout.put
+        # On one device the next program follows at once, and its result is waited for.
+        self._wait = layout.wait if layout.mesh.size > 1 else lambda arrays: arrays
         self._put = layout.put if layout.rows > 1 else lambda arrays: arrays
         self._arrange: Callable[[Any], Any] = lambda rows: rows
         self._decode_chunk: Callable[..., Any] = decode_chunk
