@@ -89,11 +89,20 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leaves out the tests that need what is not installed."""
+    """Leaves out the tests that need what is not installed; the longest of the others come first.
+
+    Their order counts with `--dist=load --maxschedchunk=1`: no long test is then the last one.
+    """
     missing = [mark for mark, (_, found, _) in NEEDS.items() if not found]
     needing = [item for item in items if any(map(item.get_closest_marker, missing))]
     items[:] = [item for item in items if item not in needing]
     config.hook.pytest_deselected(items=needing)
+
+    def minutes(item) -> float:
+        mark = item.get_closest_marker('slow')
+        return mark.kwargs.get('minutes', 0) if mark else 0
+
+    items.sort(key=minutes, reverse=True)
 
 
 def pytest_report_header():

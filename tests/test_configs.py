@@ -116,7 +116,7 @@ def test_gan_config_trains(config, tmp_path):
     assert done.stdout.strip()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=7)
 def test_the_toy_language_is_learnt(tmp_path):
     common = ['--config=configs/gan.py:toy', f'--workdir={tmp_path / "run"}']
     done = run_main(*common, '--mode=train', timeout=2400, env=AS_USERS)

@@ -10,7 +10,7 @@ import gptjax
 from tests.conftest import AS_USERS, ROOT, run_main
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=6)
 def test_the_documented_model_has_an_induction_head(tmp_path):
     text = (ROOT / 'docs' / 'explain.md').read_text()
     script = re.search(r'```python\n(import random\n.*?)```', text, re.S)[1]

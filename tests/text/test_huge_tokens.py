@@ -41,7 +41,7 @@ print(json.dumps({'rss': resident_bytes(), 'median_s': times[len(times) // 2]}))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=2)
 def test_a_file_of_10_gigabytes_takes_no_memory(tmp_path):
     figures = {}
     for name, size in (('small', 2**20), ('huge', BYTES)):

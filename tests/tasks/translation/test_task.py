@@ -307,7 +307,7 @@ def test_batch_mates_change_no_bit_on_one_core(tmp_path):
     assert done.stdout == 'same bits\n', done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=4)
 def test_the_toy_is_learnt_to_99_percent(tmp_path):
     common = ('--config=configs/reverse.py', f'--workdir={tmp_path / "run"}')
     cores = {'JAX_NUM_CPU_DEVICES': str(len(os.sched_getaffinity(0)))}
