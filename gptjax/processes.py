@@ -178,7 +178,8 @@ def require_same(about: Mapping[str, Any]) -> None:
 def watched(stuck_s: float = LEAST_STUCK_S) -> Iterator[Interrupts]:
     """Within it, a process that dies or hangs ends the others; gives what says when to stop.
 
-    A process hangs if it gives no sign of life, or if it has not asked that for `stuck_s` seconds.
+    A process hangs if it gives no sign of life, or has not asked for `stuck_s` seconds whether to
+    stop.
     """
     if alone():
         yield Interrupts()

@@ -15,7 +15,7 @@ from gptjax.errors import UserError
 from gptjax.metrics_log import MetricsLog, read_metrics
 from gptjax.models.linear import compute_dtype, matmul_dtype
 from gptjax.parallel.mesh import Layout, parts, split_of
-from gptjax.plan.preflight import refuse_what_cannot_fit
+from gptjax.plan.preflight import refuse_before_data, refuse_what_cannot_fit
 from gptjax.progress import RunProgress
 from gptjax.report.live import LiveReport
 from gptjax.tasks.protocols import Task
@@ -38,6 +38,7 @@ def train_run(config: Config, workdir: Path, *, command: str = '') -> Outcome | 
             'use another work directory, or train.resume=auto to continue it'
         )
     with processes.main_first('task'):
+        refuse_before_data(config)
         task = tasks.create(config, say)
     layout = layout_of(task)
     refuse_what_cannot_fit(task, layout)

@@ -11,8 +11,10 @@ from gptjax.plan import memory, shapes
 from gptjax.plan.units import in_bytes
 from gptjax.tasks.language_model.task import LanguageModel
 from gptjax.training.learner import Learner
+from gptjax.training.loop import layout_of
 
 MOST_TRIALS = 8  # of widths
+LARGE = 2**26  # layers times the square of the width: smaller models are looked at once
 
 
 def refuse_what_cannot_fit(task: Learner, layout: Layout) -> None:
@@ -32,6 +34,18 @@ def refuse_what_cannot_fit(task: Learner, layout: Layout) -> None:
         f'needs at least {in_bytes(needed)}, and {where} {in_bytes(available)} free; '
         + _what_would_fit(task, layout, needed, available=available)
     )
+
+
+def refuse_before_data(config: Config) -> None:
+    """As `refuse_what_cannot_fit`, of a large language model before its data are prepared.
+
+    That may take hours. A vocabulary that is not known yet counts as one token.
+    """
+    model = config.model
+    large = model.n_layer * model.n_embd**2 >= LARGE
+    if config.task == 'language_model' and large and not config.train.init_from:
+        task = shapes.of_vocabulary(config, shapes.KNOWN.get(config.data.tokenizer, 1))
+        refuse_what_cannot_fit(task, layout_of(task))
 
 
 def memory_of(layout: Layout) -> int | None:

@@ -48,6 +48,18 @@ def test_the_command_says_so_in_one_line_and_leaves_nothing(tiny, verse_file, tm
     assert not (tmp_path / 'run').exists()
 
 
+def test_a_large_model_is_refused_before_its_data_are_prepared(tmp_path):
+    done = run_main(
+        '--config=configs/gpt2.py:124m',
+        f'--config.data.path={tmp_path}/not-there.txt',
+        f'--workdir={tmp_path}/run',
+        '--config.model.n_embd=120000',
+    )
+    line = one_line(done, 1)
+    assert 'model.n_embd=120000 with model.n_layer=12' in line
+    assert '; try --config.model.n_embd=' in line
+
+
 def test_too_many_rows_at_a_time_become_micro_batches(tiny):
     config = replace(tiny, model={'block_size': 4096}, train={'batch_size': 2**20})
     text = refusal(config)
