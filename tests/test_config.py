@@ -77,6 +77,11 @@ def test_flatten_lists_dotted_names():
             {'learning_rate': 1e-4, 'min_learning_rate': 1e-3},
             'train.min_learning_rate=0.001 is above train.learning_rate=0.0001',
         ),
+        (
+            TrainConfig,
+            {'optimizer': 'sgd', 'moment_dtype': 'bfloat16'},
+            'train.moment_dtype=bfloat16 has no effect with train.optimizer=sgd, .* at float32',
+        ),
         (TrainConfig, {'optimizer': 'lion'}, "train.optimizer='lion' is not one of adamw, muon"),
         (SampleConfig, {'temperature': -0.5}, 'sample.temperature=-0.5 must be at least 0'),
         (SampleConfig, {'top_p': 0.0}, 'sample.top_p=0.0 must be above 0'),

@@ -82,6 +82,11 @@ class TrainConfig(Section):
                 f'train.lora_rank={self.lora_rank} needs a model to change and matrices of it; '
                 'set train.init_from=DIR and train.lora_targets'
             )
+        if self.optimizer == 'sgd' and self.moment_dtype != 'float32':
+            raise UserError(
+                f'train.moment_dtype={self.moment_dtype} has no effect with train.optimizer=sgd, '
+                'which has no moments; leave it at float32'
+            )
         if self.min_learning_rate > self.learning_rate:
             raise UserError(
                 f'train.min_learning_rate={self.min_learning_rate} is above '
