@@ -98,14 +98,15 @@ class Engine:
         self._chunk, self._tokenizer = chunk, tokenizer
         self._banned = tokenizer.banned if tokenizer else ()
         layout = layout or Layout(MeshConfig(), rows, copies=False)
-        self._put_first = layout.put
-        # On one device the next program follows at once, and its result is waited for.
-        self._wait = layout.wait if layout.mesh.size > 1 else lambda arrays: arrays
         self._put = layout.put if layout.rows > 1 else lambda arrays: arrays
-        self._arrange: Callable[[Any], Any] = lambda rows: rows
+        self._put_rows: Callable[[Any], Any] = layout.put
+        # On one device the next program follows at once, and its result is waited for.
+        self._settle = layout.wait if layout.mesh.size > 1 else lambda rows: rows
         self._decode_chunk: Callable[..., Any] = decode_chunk
-        if layout.mesh.shape['tensor'] > 1:
-            self._arrange, self._decode_chunk = layout.place, layout.known_to(decode_chunk)
+        if layout.mesh.shape['tensor'] > 1:  # XLA would keep all heads on each device.
+            self._put_rows = layout.place
+            self._settle = lambda rows: layout.place(layout.wait(rows))
+            self._decode_chunk = layout.known_to(decode_chunk)
         self._slots, self.likeliest = slots, likeliest
         self._device_rows: Rows | None = None
         self._block_size = model.config.block_size
@@ -174,10 +175,10 @@ class Engine:
             (r.seed, r.sample, r.length, r.drawn, self._wanted(r)) if r else (0,) * 5 for r in rows
         ]
         counters = Counters(*np.array(counts, np.int32).T)
-        self._device_rows, drawn = self._decode_chunk(
+        device_rows, drawn = self._decode_chunk(
             self._model,
             self._params,
-            self._arrange(self._device_rows),
+            self._device_rows,
             counters=self._put(counters),
             rules=self._row_rules,
             scores=np.bool_(any(r and r.scores for r in rows)),
@@ -185,6 +186,7 @@ class Engine:
             banned=self._banned,
             likeliest=self.likeliest,
         )
+        self._device_rows = self._settle(device_rows)
         self._slot = (self._slot + self._chunk) % self._slots
         tokens_BK = np.asarray(drawn.tokens_KB).T.tolist()
         pieces = []
@@ -269,12 +271,12 @@ class Engine:
         if no_others and n_new == batch:
             self._device_rows = None  # Nothing in it is kept, so its memory is free.
             new = begin(self._model, self._params, contexts, slot, self._slots)
-            self._device_rows = self._wait(new)
+            self._device_rows = self._settle(new)
             return
         # On the devices where the programs leave them, or the next text would compile again.
-        rows = self._device_rows or self._put_first(empty_rows(self._model, batch, self._slots))
+        rows = self._device_rows or self._put_rows(empty_rows(self._model, batch, self._slots))
         new = place(self._model, self._params, rows, contexts, source_B, slot)
-        self._device_rows = self._wait(new)
+        self._device_rows = self._settle(new)
 
     def _shape(self, n: int, longest: int) -> tuple[int, int]:
         """Rows and width of the program that computes n contexts."""

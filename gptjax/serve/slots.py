@@ -109,7 +109,7 @@ class SlotEngine(Engine):
         if self._long:
             self._compute_piece(next(row for row, r in replaced.items() if r is self._long))
         # Split over the devices in one way, or the next chunk would compile again.
-        self._device_rows = self._put_first(self._device_rows)
+        self._device_rows = self._put_rows(self._device_rows)
 
     def _cut(self, request: Request) -> list[Contexts]:
         """The context of a request in pieces, the first of which may begin with padding."""

@@ -71,10 +71,13 @@ def alone(i: int) -> tuple:
     return collect(engine.run() if submit(engine, i) == 0 else ())[0]
 
 
-@pytest.fixture(scope='module', params=[1, 2], ids=['one device', 'two devices'])
+MESHES = {'one device': None, 'rows': MeshConfig(), 'heads': MeshConfig(data=1, tensor=2)}
+
+
+@pytest.fixture(scope='module', params=MESHES.values(), ids=MESHES)
 def engine(request):
     model, params = make()
-    layout = Layout(MeshConfig(), 4, copies=True) if request.param == 2 else None
+    layout = Layout(request.param, 4, copies=True) if request.param else None
     patch = pytest.MonkeyPatch()
     patch.setattr(slots, 'PIECE', PIECE)
     variables = layout.place(params) if layout else params
