@@ -102,11 +102,11 @@ class Engine:
         self._put_rows: Callable[[Any], Any] = layout.put
         # On one device the next program follows at once, and its result is waited for.
         self._settle = layout.wait if layout.mesh.size > 1 else lambda rows: rows
-        self._knowing: Callable[..., Any] = lambda program: program
+        self._with_mesh: Callable[..., Any] = lambda program: program
         if layout.mesh.shape['tensor'] > 1:  # XLA would keep all heads on each device.
             self._put_rows = layout.place
             self._settle = lambda rows: layout.place(layout.wait(rows))
-            self._knowing = layout.known_to
+            self._with_mesh = layout.known_to
         self._slots, self.likeliest = slots, likeliest
         self._device_rows: Rows | None = None
         self._block_size = model.config.block_size
@@ -175,7 +175,7 @@ class Engine:
             (r.seed, r.sample, r.length, r.drawn, self._wanted(r)) if r else (0,) * 5 for r in rows
         ]
         counters = Counters(*np.array(counts, np.int32).T)
-        device_rows, drawn = self._knowing(decode_chunk)(
+        device_rows, drawn = self._with_mesh(decode_chunk)(
             self._model,
             self._params,
             self._device_rows,
