@@ -69,8 +69,8 @@ def test_the_jobset_has_fields_of_its_schema_and_the_flags_of_processes():
     flags_ = dict(re.findall(r'--(\w+)=(\S+)', ' '.join(container['command'])))
     assert list(flags_)[-3:] == list(cli.PROCESS_FLAGS)
     assert int(flags_['num_processes']) == job['parallelism'] == job['completions']
-    name, subdomain = jobset['metadata']['name'], jobset['metadata']['name']
-    host = f'{name}-{replicated["name"]}-0-0.{subdomain}'
+    name = jobset['metadata']['name']  # also the subdomain of its pods
+    host = f'{name}-{replicated["name"]}-0-0.{name}'
     assert flags_['coordinator'].partition(':')[0] == host
     assert job['completionMode'] == 'Indexed' and jobset['spec']['network']['enableDNSHostnames']
     (variable,) = container['env']
