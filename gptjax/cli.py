@@ -36,7 +36,7 @@ MODES = {
 }
 
 
-TOGETHER = ('train', 'eval')  # modes for several processes
+TOGETHER = ('train', 'eval', 'sample')  # modes for several processes
 PROCESS_FLAGS = ('coordinator', 'num_processes', 'process_id')
 # Environment variables with the number of processes, of launchers that JAX's runtime understands.
 LAUNCHERS = ('OMPI_COMM_WORLD_SIZE', 'SLURM_STEP_NUM_TASKS')
@@ -74,7 +74,7 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_string(
         'coordinator', '', 'Of several processes: HOST:PORT where process 0 listens.', **both
     )
-    flags.DEFINE_integer('num_processes', 0, 'How many train one run together.', **both)
+    flags.DEFINE_integer('num_processes', 0, 'How many of them there are.', **both)
     flags.DEFINE_integer('process_id', -1, 'Which of them this is, from 0.', **both)
     flags.DEFINE_bool(
         'compilation_cache', True, 'Keep compiled programs in the cache folder.', **both

@@ -1,4 +1,4 @@
-"""Several processes train one run: as one would, to a common end, and none waits for ever."""
+"""Several processes do what one would, to a common end, and none waits for ever."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 
@@ -16,8 +17,10 @@ import gptjax
 from gptjax import processes
 from gptjax.errors import UserError
 from gptjax.metrics_log import read_metrics
+from gptjax.modes.train import SAMPLE_TOKENS
 from gptjax.watchdog import Watchdog
 from tests.conftest import ROOT, one_line, run_main
+from tests.test_golden import GOLDEN
 
 FLAGS = [
     *('--config=configs/char.py:small', '--config.train.optimizer=adamw'),
@@ -30,16 +33,15 @@ ENDLESS = [f'--config.train.{name}=1000000' for name in ('steps', 'eval_every', 
 
 
 class Group:
-    """Processes that train one work directory together."""
+    """Processes of one command; process 0 alone does without `own_flags`."""
 
-    def __init__(self, workdir, text, count, *, devices=1, flags=(), own_flags=()):
+    def __init__(self, workdir, count, flags, *, devices=1, own_flags=()):
         with socket.socket() as free:
             free.bind(('localhost', 0))
             port = free.getsockname()[1]
         self.workdir = workdir
         self.errors = [workdir.with_name(f'{workdir.name}-{i}') for i in range(count)]
-        place = [f'--workdir={workdir}', f'--config.data.path={text}']
-        place += [f'--config.data.cache_dir={workdir.with_name("cache")}', *FLAGS, *flags]
+        place = [f'--workdir={workdir}', *flags]
         place += [f'--coordinator=localhost:{port}', f'--num_processes={count}']
         self.members = [
             subprocess.Popen(
@@ -72,6 +74,13 @@ class Group:
         while not re.search(r'step +\d+/', self.said(0)):
             assert time.monotonic() < end and self.members[0].poll() is None, self.said(0)
             time.sleep(0.1)
+
+
+def training(workdir, text, count, *, flags=(), **how):
+    """Processes that train a work directory, if no flag says another mode."""
+    cache = workdir.with_name('cache')
+    data = [f'--config.data.path={text}', f'--config.data.cache_dir={cache}']
+    return Group(workdir, count, [*data, *FLAGS, *flags], **how)
 
 
 def losses(workdir):
@@ -111,12 +120,13 @@ def alone(tmp_path_factory, text):
     ],
 )
 def test_processes_have_the_losses_of_one(tmp_path, text, alone, count, devices, mesh):
-    with Group(tmp_path / 'run', text, count, devices=devices, flags=mesh) as group:
+    with training(tmp_path / 'run', text, count, devices=devices, flags=mesh) as group:
         assert group.wait() == [0] * count, [group.said(i) for i in range(count)]
     expected, found = losses(alone), losses(tmp_path / 'run')
     assert len(found) == 14
     assert found == pytest.approx(expected, rel=1e-5)
     assert 'Validation, whole split, step 12' in group.said(0)
+    assert len((tmp_path / 'run-0.out').read_text()) > SAMPLE_TOKENS  # of the sample
     # XLA's notes about how it splits small arrays are not ours.
     said = [re.sub(r'(?m)^W\d{4} .*\n', '', group.said(i)) for i in range(1, count)]
     assert said == [''] * (count - 1)
@@ -125,7 +135,7 @@ def test_processes_have_the_losses_of_one(tmp_path, text, alone, count, devices,
     assert many.figures == pytest.approx(one, rel=1e-5)
     if count == 4:
         flags = ['--config.train.steps=14']
-        with Group(tmp_path / 'run', text, 2, flags=flags) as pair:
+        with training(tmp_path / 'run', text, 2, flags=flags) as pair:
             assert pair.wait() == [0, 0], pair.said(0)
         assert 'from step 12 of 14' in pair.said(0)
 
@@ -133,13 +143,56 @@ def test_processes_have_the_losses_of_one(tmp_path, text, alone, count, devices,
 @pytest.mark.slow
 def test_two_processes_evaluate_each_token_once(text, alone):
     flags = ['--mode=eval', '--json']
-    with Group(alone, text, 2, flags=flags) as group:
+    with training(alone, text, 2, flags=flags) as group:
         assert group.wait() == [0, 0], group.said(0)
     figures, nothing = (error.with_suffix('.out').read_text() for error in group.errors)
     expected = gptjax.load(alone).evaluate().figures
     found = json.loads(figures)  # Nothing else is on standard output.
     assert found == pytest.approx(expected | {'step': 12}, rel=1e-5)
     assert nothing == ''
+
+
+WRITING = {
+    'char': ['--config=configs/char.py', '--prompt=ROMEO:', '--prompt=O', '--prompt=And'],
+    'translation': ['--config=configs/translate.py', '--prompt=abc', '--prompt=b'],
+    'gan': ['--config=configs/gan.py', '--config.sample.num_samples=3'],
+}
+
+
+def written(folder, name):
+    """A copy of a run in the folder."""
+    with tarfile.open(GOLDEN / f'{name}.tar.xz') as archive:
+        archive.extractall(folder, filter='data')
+    return folder / name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('name', 'more', 'mesh'),
+    [
+        ('char', [], ['--config.mesh.fsdp=2', '--config.mesh.tensor=2']),
+        ('char', ['--config.sample.num_samples=2'], []),
+        ('translation', ['--config.sample.beam=3'], ['--config.mesh.fsdp=-1']),
+        ('gan', [], ['--config.mesh.fsdp=2']),
+    ],
+)
+def test_two_processes_write_the_texts_of_one(tmp_path, name, more, mesh):
+    flags = [*WRITING[name], *more, '--mode=sample', '--json', '--config.sample.max_new_tokens=80']
+    workdir = written(tmp_path, name)
+    expected = run_main(*flags, f'--workdir={workdir}')
+    with Group(workdir, 2, [*flags, *mesh], devices=2) as group:
+        assert group.wait() == [0, 0], [group.said(0), group.said(1)]
+    texts, nothing = (error.with_suffix('.out').read_text() for error in group.errors)
+    assert (json.loads(texts), nothing) == (json.loads(expected.stdout), '')
+    assert group.said(1) == ''
+
+
+@pytest.mark.slow
+def test_processes_that_would_write_different_texts_are_told(tmp_path):
+    flags, other = [*WRITING['char'], '--mode=sample'], ['--config.sample.seed=2']
+    with Group(written(tmp_path, 'char'), 2, flags, own_flags=other) as group:
+        assert group.wait() == [1, 1]
+    assert 'process 1 has sample.seed=2, and process 0 has 1337' in group.said(0)
 
 
 @pytest.mark.mpi
@@ -163,13 +216,13 @@ def test_open_mpi_starts_processes_that_find_each_other(tmp_path, text, alone):
 @pytest.mark.slow
 @pytest.mark.parametrize(('sent', 'status'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_to_one_process_saves_one_step_of_all(tmp_path, text, sent, status):
-    with Group(tmp_path / 'run', text, 2, flags=ENDLESS) as group:
+    with training(tmp_path / 'run', text, 2, flags=ENDLESS) as group:
         group.wait_for_steps()
         group.members[1].send_signal(sent)
         assert group.wait(60) == [143, status], [group.said(0), group.said(1)]
     (saved,) = (int(path.name) for path in (tmp_path / 'run' / 'checkpoints').iterdir())
     assert f'saved at step {saved}' in group.said(0)
-    with Group(tmp_path / 'run', text, 2, flags=[f'--config.train.steps={saved + 2}']) as again:
+    with training(tmp_path / 'run', text, 2, flags=[f'--config.train.steps={saved + 2}']) as again:
         assert again.wait() == [0, 0], again.said(0)
     assert f'from step {saved} of {saved + 2}' in again.said(0)
 
@@ -178,7 +231,7 @@ def test_a_signal_to_one_process_saves_one_step_of_all(tmp_path, text, sent, sta
 @pytest.mark.parametrize('sent', [signal.SIGKILL, signal.SIGSTOP])
 @pytest.mark.parametrize('which', [0, 1])
 def test_a_process_that_is_gone_or_stopped_ends_the_others(tmp_path, text, sent, which):
-    with Group(tmp_path / 'run', text, 2, flags=ENDLESS) as group:
+    with training(tmp_path / 'run', text, 2, flags=ENDLESS) as group:
         group.wait_for_steps()
         group.members[which].send_signal(sent)
         began = time.monotonic()
@@ -192,7 +245,7 @@ def test_a_process_that_is_gone_or_stopped_ends_the_others(tmp_path, text, sent,
 
 @pytest.mark.slow
 def test_another_configuration_is_named(tmp_path, text):
-    with Group(tmp_path / 'run', text, 2, own_flags=['--config.train.seed=5']) as group:
+    with training(tmp_path / 'run', text, 2, own_flags=['--config.train.seed=5']) as group:
         assert group.wait() == [1, 1]
     for i in range(2):
         assert 'process 1 has train.seed=5, and process 0 has 1337' in group.said(i)
@@ -201,7 +254,7 @@ def test_another_configuration_is_named(tmp_path, text):
 
 @pytest.mark.slow
 def test_a_work_directory_that_is_not_shared_is_told(tmp_path, text):
-    with Group(tmp_path / 'run', text, 2, own_flags=[f'--workdir={tmp_path}/other']) as group:
+    with training(tmp_path / 'run', text, 2, own_flags=[f'--workdir={tmp_path}/other']) as group:
         assert all(status != 0 for status in group.wait(120))
     said = group.said(1)
     assert f'{tmp_path}/other is not there; use a work directory that all processes share' in said
@@ -210,7 +263,7 @@ def test_a_work_directory_that_is_not_shared_is_told(tmp_path, text):
 
 @pytest.mark.slow
 def test_a_mistake_is_told_by_all_and_nobody_waits(tmp_path):
-    with Group(tmp_path / 'run', tmp_path / 'no-such-file', 2) as group:
+    with training(tmp_path / 'run', tmp_path / 'no-such-file', 2) as group:
         assert group.wait() == [1, 1]
     for i in range(2):
         assert 'no-such-file' in group.said(i)
@@ -223,8 +276,8 @@ def test_a_mistake_is_told_by_all_and_nobody_waits(tmp_path):
         (['--coordinator=here', '--num_processes=2', '--process_id=0'], 2, 'is not HOST:PORT'),
         (['--coordinator=h:1', '--num_processes=2', '--process_id=2'], 2, 'from 0 to 1'),
         (
-            ['--mode=sample', '--coordinator=h:1', '--num_processes=2', '--process_id=0'],
-            *(2, '--mode=sample is for one process'),
+            ['--mode=serve', '--coordinator=h:1', '--num_processes=2', '--process_id=0'],
+            *(2, '--mode=serve is for one process'),
         ),
     ],
 )

@@ -27,7 +27,7 @@ from gptjax.generation.rules import RowRules, Rules
 from gptjax.generation.text_stream import TextStream
 from gptjax.models.cache import NO_POSITION
 from gptjax.models.decoder import Decoder
-from gptjax.parallel.mesh import Layout
+from gptjax.parallel.mesh import Layout, on_host
 from gptjax.text.tokenizers import Tokenizer
 
 PLAIN = Rules()
@@ -98,8 +98,8 @@ class Engine:
         self._chunk, self._tokenizer = chunk, tokenizer
         self._banned = tokenizer.banned if tokenizer else ()
         layout = layout or Layout(MeshConfig(), rows, copies=False)
-        self._put = layout.put if layout.rows > 1 else lambda arrays: arrays
-        self._put_rows: Callable[[Any], Any] = layout.put
+        self._put = layout.spread if layout.rows > 1 else lambda arrays: arrays
+        self._put_rows: Callable[[Any], Any] = layout.spread
         # On one device the next program follows at once, and its result is waited for.
         self._settle = layout.wait if layout.mesh.size > 1 else lambda rows: rows
         self._with_mesh: Callable[..., Any] = lambda program: program
@@ -188,7 +188,7 @@ class Engine:
         )
         self._device_rows = self._settle(device_rows)
         self._slot = (self._slot + self._chunk) % self._slots
-        tokens_BK = np.asarray(drawn.tokens_KB).T.tolist()
+        tokens_BK = on_host(drawn.tokens_KB).T.tolist()
         pieces = []
         for row, request in enumerate(rows):
             if request and request.placed:
@@ -312,7 +312,7 @@ def with_scores(piece: Piece, drawn: Drawn, row: int) -> Piece:
     """The piece with the log-probabilities that were computed for its row."""
     n = len(piece.tokens)
     scores, *both = (
-        np.asarray(x)[:n, row].tolist()
+        on_host(x)[:n, row].tolist()
         for x in (drawn.scores_KB, drawn.likeliest_KBN, drawn.likeliest_scores_KBN)
     )
     return dataclasses.replace(

@@ -2,10 +2,13 @@
 
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from gptjax import processes, starts
+from gptjax.config.schema import flatten
 from gptjax.console import say
 from gptjax.generation.engine import Piece, whole_texts
 from gptjax.modes import page
@@ -15,21 +18,35 @@ from gptjax.tasks.protocols import Writer
 
 
 def run(request: Request) -> int:
-    """Prints the texts as they come, or one JSON object with --json, or writes a page of them."""
+    """Prints the texts as they come, or one JSON object with --json, or writes a page of them.
+
+    Of several processes all compute and process 0 prints.
+    """
     if request.html:
         page.check(Path(request.html))
     run, config = open_run(request), request.config.sample
     task = run.task
     prompts = task.prompts(request.prompts)
+    about = {'step': run.step, 'prompts': prompts, **dict(flatten(request.config))}
+    processes.require_same({'code': starts.code_sha256()} | about)
     if config.unknown == 'skip':
         prompts = tuple(_without_unknown(run, prompt) for prompt in prompts)
+    with processes.watched(stuck_s=math.inf):
+        _write_texts(request, run, prompts)
+    return 0
+
+
+def _write_texts(request: Request, run: Run, prompts: Sequence[str]) -> None:
+    task, config = run.task, request.config.sample
     pieces = task.stream(run.params, prompts, config)
     rows = [prompt for prompt in prompts for _ in range(config.num_samples)]
     say(f'Step {run.step} of {request.workdir}')
     if not (request.as_json or request.html):
         show(task, rows, pieces, given=bool(request.prompts))
-        return 0
+        return
     texts = whole_texts(pieces)
+    if not processes.is_main():
+        return
     if request.html:
         title = f'{run.config.name}, step {run.step}'
         passages = [task.passages(*row) for row in zip(rows, texts, strict=True)]
@@ -39,7 +56,6 @@ def run(request: Request) -> int:
         samples = [{'prompt': p, 'text': t} for p, t in zip(rows, texts, strict=True)]
         sampling = dataclasses.asdict(config)
         print(json.dumps({'samples': samples, 'step': run.step, 'sampling': sampling}))
-    return 0
 
 
 def show(task: Writer, prompts: Sequence[str], pieces: Iterable[Piece], *, given: bool) -> None:
@@ -71,11 +87,12 @@ def show(task: Writer, prompts: Sequence[str], pieces: Iterable[Piece], *, given
 def show_own(run: Run, **sampling: object) -> None:
     """Prints what the model makes of its task's own prompts."""
     prompts = run.task.prompts(())
-    show(run.task, prompts, run.stream(prompts, **sampling), given=False)
+    with processes.watched(stuck_s=math.inf):
+        show(run.task, prompts, run.stream(prompts, **sampling), given=False)
 
 
 def _write(text: str) -> None:
-    if sys.stdout is None:  # Closed by the shell.
+    if sys.stdout is None or not processes.is_main():  # None: closed by the shell.
         return
     # A terminal that lacks a character shows a mark instead of ending the program.
     encoding = sys.stdout.encoding or 'utf-8'

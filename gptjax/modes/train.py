@@ -28,17 +28,16 @@ def run(request: Request) -> int:
     run = open_run(request)
     evaluated = run.evaluate()
     say(f'Validation, whole split, step {run.step}: {evaluated}')
-    if not processes.alone():
-        say(f'Curves: {workdir / "loss.png"}. For texts, type, without the flags of processes:')
-        say(f'  {request.command} --mode=sample')
-        return 0
     if verdict := run.task.verdict(run.metrics):
         say(f'{verdict}.')
     say(f'Curves: {workdir / "loss.png"}. A sample:\n')
     tokens = {'max_new_tokens': SAMPLE_TOKENS, 'num_samples': 1}
     sample.show_own(run, **{k: v for k, v in tokens.items() if f'sample.{k}' in run.task.reads})
     path = workdir / 'report.html'
-    if pages.is_ours(path):
+    if not processes.alone():
+        say('\nFor a report, type, without the flags of processes:')
+        say(f'  {request.command} --mode=report')
+    elif pages.is_ours(path):
         report.write(report.make(record.read(workdir), run, evaluated=evaluated.figures), path)
         say(f'\nReport: {path}')
     say('For more, type:')

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.tree_util import KeyPath
@@ -89,6 +90,20 @@ class Layout:
             return jax.device_put(batch, shardings)
         return jax.tree.map(jax.make_array_from_process_local_data, shardings, batch)
 
+    def spread(self, batch: Any) -> Any:
+        """As `put`, of host arrays that every process has with all rows."""
+        if jax.process_count() == 1:
+            return self.put(batch)
+        rows = NamedSharding(self.mesh, P(ROWS))
+
+        def parts(x: Any) -> jax.Array:
+            x = np.asarray(x)
+            return jax.make_array_from_callback(
+                x.shape, rows if x.ndim else self.whole, lambda index: x[index]
+            )
+
+        return jax.tree.map(parts, batch)
+
     def place(self, variables: Tree) -> Tree:
         """Puts variables on the devices, split by the table above."""
         return jax.device_put(variables, self.of(variables))
@@ -111,6 +126,13 @@ class Layout:
         return jax.tree_util.tree_map_with_path(
             lambda path, x: NamedSharding(self.mesh, spec_of(path, x.shape, self.mesh.shape)), tree
         )
+
+
+def on_host(arrays: Any) -> Any:
+    """The whole of some device arrays, as host arrays in every process."""
+    if jax.process_count() == 1:
+        return jax.device_get(arrays)
+    return multihost_utils.process_allgather(arrays, tiled=True)
 
 
 def split_by_rows(x: jax.Array, *others: str) -> jax.Array:
@@ -145,7 +167,10 @@ def mesh_sizes(config: MeshConfig, rows: int, devices: int, *, copies: bool = Tr
 
 def rounded_up(rows: int, config: MeshConfig) -> int:
     """The least number of rows, not below `rows`, that the configured mesh can share."""
-    data, fsdp, _ = _filled_in(config, jax.device_count())
+    devices = jax.device_count()
+    data, fsdp, tensor = _filled_in(config, devices)
+    if not data and jax.process_count() > 1:  # Each process has rows of its own.
+        data = max(1, devices // (fsdp * tensor))
     shares = (data or 1) * fsdp
     return -(-rows // shares) * shares
 

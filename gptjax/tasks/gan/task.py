@@ -6,11 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.experimental import multihost_utils
 
 from gptjax.config import Config, SampleConfig
 from gptjax.console import Say
@@ -18,7 +16,7 @@ from gptjax.errors import UserError
 from gptjax.explain.page import Explained
 from gptjax.explain.sizes import sizes
 from gptjax.generation.engine import Piece
-from gptjax.parallel.mesh import Layout
+from gptjax.parallel.mesh import Layout, on_host
 from gptjax.tasks import base
 from gptjax.tasks.gan import curves, explain, from_noise, judge, likeness, sentences
 from gptjax.tasks.gan.model import Critic, Generator
@@ -167,11 +165,9 @@ class Gan(base.BaseTask):
         sample = self._sampler(params, 0)
         written = []
         for first in range(0, count, rows):
-            # Each process puts a block of them, so that together they are in order.
             row_B = np.arange(first, first + rows, dtype=np.int32)
-            own_B = np.split(row_B, jax.process_count())[jax.process_index()]
-            ids_BT = layout.wait(sample(row_B=layout.put(own_B)))
-            written += sentences.word_lists(multihost_utils.process_allgather(ids_BT, tiled=True))
+            ids_BT = layout.wait(sample(row_B=layout.spread(row_B)))
+            written += sentences.word_lists(on_host(ids_BT))
         return written[:count]
 
     def _sampler(self, params: dict, seed: int) -> Callable[..., Array]:
@@ -198,7 +194,7 @@ class Gan(base.BaseTask):
             temperature=config.temperature,
         )
         pieces = []
-        written = sentences.word_lists(np.asarray(ids_BT))
+        written = sentences.word_lists(on_host(ids_BT))
         for i, (ids, words) in enumerate(zip(given, written, strict=True)):
             new = words[len(ids) :][: config.max_new_tokens]
             text = self.tokenizer.to_bytes(new, ids[-1] if ids else None).decode()

@@ -10,7 +10,7 @@ from gptjax.config import DataConfig, MeshConfig, SampleConfig
 from gptjax.errors import UserError
 from gptjax.generation.rules import RowRules, Rules
 from gptjax.generation.text_stream import TextStream
-from gptjax.parallel.mesh import Layout, rounded_up
+from gptjax.parallel.mesh import Layout, on_host, rounded_up
 from gptjax.tasks.translation.beam import beam_search
 from gptjax.tasks.translation.decode import Decoding, translate
 from gptjax.tasks.translation.lines import split_line
@@ -69,7 +69,7 @@ class Translator:
         for i, line in enumerate(ids):
             source_BS[i, : len(line)], lengths_B[i] = line, len(line)
         layout = Layout(self.mesh, rows)
-        source_BS, lengths_B = layout.put((source_BS, lengths_B))
+        source_BS, lengths_B = layout.spread((source_BS, lengths_B))
         given = self.model, layout.place(self.params), source_BS
         limit = min(block_size, options.max_new_tokens)
         decoding = Decoding(end_of(self.target), limit, options.chunk, self.target.banned)
@@ -80,7 +80,7 @@ class Translator:
         else:
             how |= {'samples': options.num_samples, 'seed': options.seed}
             tokens = translate(*given, rules=RowRules.of([Rules.from_config(options)]), **how)
-        tokens_BNT = np.asarray(tokens).reshape(rows, -1, limit)[: len(ids), : options.num_samples]
+        tokens_BNT = on_host(tokens).reshape(rows, -1, limit)[: len(ids), : options.num_samples]
         return [[self._text(row_T) for row_T in rows_NT] for rows_NT in tokens_BNT]
 
     def _text(self, ids: np.ndarray) -> str:
