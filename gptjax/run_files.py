@@ -12,6 +12,7 @@ from gptjax.parallel.mesh import Layout
 from gptjax.training.checkpoint import Checkpoints
 from gptjax.training.learner import Learner
 from gptjax.training.loop import abstract_state
+from gptjax.training.steps import TrainState
 
 # Orbax warns of a file of its own that has no use here, each time that a run is loaded.
 logging.getLogger('absl').addFilter(
@@ -70,10 +71,19 @@ def restore(task: Learner, workdir: Path, which: str, layout: Layout) -> tuple[i
     """
     saved = checkpoints(workdir)
     order = saved.best_first() if which == 'best' else saved.saved()
-    return saved.restore(abstract_state(task, layout), order, 'params')
+    return _used(saved, abstract_state(task, layout), order)
 
 
 def restore_step(task: Learner, workdir: Path, step: int, layout: Layout) -> dict:
     """The parameters of one checkpoint, which has to be sound and fit the task (UserError)."""
-    _, params = checkpoints(workdir).restore(abstract_state(task, layout), [step], 'params')
-    return params
+    return _used(checkpoints(workdir), abstract_state(task, layout), [step])[1]
+
+
+def _used(saved: Checkpoints, like: TrainState, order: list[int]) -> tuple[int, dict]:
+    """The step and `TrainState.used` of the first sound candidate; nothing else is read."""
+    if not like.mean:
+        return saved.restore(like, order, 'params')
+    step, mean = saved.restore(like, order, 'mean')
+    if like.params.keys() <= like.mean.keys():
+        return step, mean
+    return step, saved.restore(like, [step], 'params')[1] | mean

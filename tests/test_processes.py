@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tarfile
 import threading
 import time
 
@@ -19,8 +18,7 @@ from gptjax.errors import UserError
 from gptjax.metrics_log import read_metrics
 from gptjax.modes.train import SAMPLE_TOKENS
 from gptjax.watchdog import Watchdog
-from tests.conftest import ROOT, one_line, run_main
-from tests.test_golden import GOLDEN
+from tests.conftest import ROOT, one_line, run_main, unpack_golden
 
 FLAGS = [
     *('--config=configs/char.py:small', '--config.train.optimizer=adamw'),
@@ -159,13 +157,6 @@ WRITING = {
 }
 
 
-def written(folder, name):
-    """A copy of a run in the folder."""
-    with tarfile.open(GOLDEN / f'{name}.tar.xz') as archive:
-        archive.extractall(folder, filter='data')
-    return folder / name
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'more', 'mesh'),
@@ -178,7 +169,7 @@ def written(folder, name):
 )
 def test_two_processes_write_the_texts_of_one(tmp_path, name, more, mesh):
     flags = [*WRITING[name], *more, '--mode=sample', '--json', '--config.sample.max_new_tokens=80']
-    workdir = written(tmp_path, name)
+    workdir = unpack_golden(tmp_path, name) / name
     expected = run_main(*flags, f'--workdir={workdir}')
     with Group(workdir, 2, [*flags, *mesh], devices=2) as group:
         assert group.wait() == [0, 0], [group.said(0), group.said(1)]
@@ -190,7 +181,7 @@ def test_two_processes_write_the_texts_of_one(tmp_path, name, more, mesh):
 @pytest.mark.slow
 def test_processes_that_would_write_different_texts_are_told(tmp_path):
     flags, other = [*WRITING['char'], '--mode=sample'], ['--config.sample.seed=2']
-    with Group(written(tmp_path, 'char'), 2, flags, own_flags=other) as group:
+    with Group(unpack_golden(tmp_path, 'char') / 'char', 2, flags, own_flags=other) as group:
         assert group.wait() == [1, 1]
     assert 'process 1 has sample.seed=2, and process 0 has 1337' in group.said(0)
 

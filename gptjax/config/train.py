@@ -42,6 +42,12 @@ class TrainConfig(Section):
         "type in which the optimizer's first moment or momentum is stored",
         choices=('float32', 'bfloat16'),
     )
+    average: float = knob(
+        0.0,
+        'decay of the running mean of the parameters, which is evaluated and used; 0: no mean',
+        low=0.0,
+        below=1.0,
+    )
     grad_clip: float = knob(1.0, 'largest global gradient norm; 0: no clipping', low=0.0)
     eval_every: int = knob(250, 'steps between evaluations', low=1)
     eval_batches: int = knob(4, 'batches per evaluation; 0: the whole split', low=0)

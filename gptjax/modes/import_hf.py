@@ -78,7 +78,9 @@ def load(request: Request, folder: Path) -> tuple[LanguageModel, dict]:
         model=dataclasses.replace(request.config.model, **knobs | free | {'vocab_multiple': 1}),
         data=dataclasses.replace(request.config.data, tokenizer=tokenizer.kind, path=''),
         # Only a starting point: with SGD its checkpoint has no optimizer moments to store.
-        train=dataclasses.replace(request.config.train, optimizer='sgd', init_from='', lora_rank=0),
+        train=dataclasses.replace(
+            request.config.train, optimizer='sgd', average=0.0, init_from='', lora_rank=0
+        ),
     )
     task = LanguageModel(config, Corpus(tokenizer, None, None, sha256='imported'))
     like = jax.eval_shape(task.init_state, run_key(0)).params

@@ -105,7 +105,7 @@ def train(
                 saving = done == config.steps or done % config.save_every == 0
                 if saving or done % config.eval_every == 0:
                     row, began = meter.read(), time.perf_counter()
-                    row |= task.validate(state.params, layout)
+                    row |= task.validate(state.used, layout)
                     row['eval_s'] = round(time.perf_counter() - began, 3)
                     require_finite(done, {'val_loss': row['val_loss']})
                     _record(row, trackers)

@@ -22,11 +22,29 @@ class Optimizer(NamedTuple):
 
     rule: optax.GradientTransformation
     schedule: optax.Schedule
+    average: float = 0.0  # decay of the running mean of the parameters; 0: there is none
 
     def learning_rate(self, opt_state: optax.OptState) -> jax.Array:
         """The rate of the next update, which counts the updates before it by itself."""
         counts = optax.tree_utils.tree_get_all_with_path(opt_state, 'count')
         return jnp.float32(self.schedule(counts[-1][1]))
+
+    def first_mean(self, params: dict) -> dict:
+        """The running mean before the first step, of what learns; empty if there is none."""
+        if not self.average:
+            return {}
+        learns = params.keys() & {lora.COLLECTION} or params.keys()
+        return {name: jax.tree.map(jnp.copy, params[name]) for name in sorted(learns)}
+
+    def next_mean(self, mean: dict, params: dict, step: jax.Array) -> dict:
+        """The running mean with new parameters, which are those after `step` steps (>= 1).
+
+        Parameters of n steps ago have the weight average**n. The weights sum to 1 from the first
+        step on, as in Adam's correction of its moments (Kingma and Ba, 2015).
+        """
+        new = {name: params[name] for name in mean}
+        weight = (1 - self.average) / (1 - self.average**step)
+        return jax.tree.map(lambda old, x: old + (weight * (x - old)).astype(x.dtype), mean, new)
 
 
 def make_schedule(config: TrainConfig) -> optax.Schedule:
@@ -57,12 +75,12 @@ def make_optimizer(config: TrainConfig) -> Optimizer:
     clip = optax.clip_by_global_norm(config.grad_clip) if config.grad_clip else optax.identity()
     rule = optax.chain(clip, rule)
     if not config.lora_rank:
-        return Optimizer(rule, schedule)
+        return Optimizer(rule, schedule, config.average)
     rule = optax.partition(
         {'learns': rule, 'stays': optax.set_to_zero()},
         _by_path(lambda path: 'learns' if path[0].key == lora.COLLECTION else 'stays'),
     )
-    return Optimizer(rule, schedule)
+    return Optimizer(rule, schedule, config.average)
 
 
 def _muon(

@@ -27,6 +27,12 @@ class TrainState(flax.struct.PyTreeNode):
     key: jax.Array  # the data of the run's random key, never changed
     params: dict
     opt_state: optax.OptState
+    mean: dict = flax.struct.field(default_factory=dict)  # of parameters, see `Optimizer`
+
+    @property
+    def used(self) -> dict:
+        """The parameters to evaluate and to use: their running mean, where there is one."""
+        return self.params | self.mean
 
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
@@ -44,7 +50,8 @@ def step_key(state: TrainState) -> jax.Array:
 
 def init_state(params: dict, optimizer: Optimizer, key: jax.Array) -> TrainState:
     """The state before the first step, of a run with this typed key."""
-    return TrainState(jnp.int32(0), jax.random.key_data(key), params, optimizer.rule.init(params))
+    opt_state, mean = optimizer.rule.init(params), optimizer.first_mean(params)
+    return TrainState(jnp.int32(0), jax.random.key_data(key), params, opt_state, mean)
 
 
 def make_train_step(loss_fn: LossFn, optimizer: Optimizer, accumulate: int) -> TrainStep:
@@ -87,7 +94,9 @@ def make_train_step(loss_fn: LossFn, optimizer: Optimizer, accumulate: int) -> T
             'param_norm': optax.tree.norm(params),
             'learning_rate': optimizer.schedule(state.step),
         }
-        return TrainState(state.step + 1, state.key, params, opt_state), metrics
+        step = state.step + 1
+        mean = optimizer.next_mean(state.mean, params, step)
+        return TrainState(step, state.key, params, opt_state, mean), metrics
 
     return train_step
 

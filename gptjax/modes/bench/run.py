@@ -111,7 +111,8 @@ def make_job(task: LanguageModel, folder: Path) -> Job:
     split = task.corpus.splits[0]
     config = task.config
     model = dataclasses.replace(config.model, dtype=compute_dtype(config.model))
-    train = dataclasses.replace(config.train, matmul_dtype=matmul_dtype(config))
+    # The other side has no running mean.
+    train = dataclasses.replace(config.train, matmul_dtype=matmul_dtype(config), average=0.0)
     return Job(
         config=dataclasses.replace(config, model=model, train=train),
         vocab_size=task.tokenizer.vocab_size,

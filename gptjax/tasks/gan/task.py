@@ -44,7 +44,7 @@ UNREAD = (
     *('model.kind', 'model.n_layer', 'model.dropout', 'model.tied_head', 'model.head_bias'),
     *('model.vocab_multiple', 'model.ngram', 'model.scale_embedding', 'data.order'),
     *('data.shards', 'data.text_field', 'data.workers'),
-    *('train.accumulate', 'train.eval_train', 'train.init_from', 'train.lora_'),
+    *('train.accumulate', 'train.average', 'train.eval_train', 'train.init_from', 'train.lora_'),
     *('train.matmul_dtype', 'train.scan_layers', 'train.remat'),
 )
 
