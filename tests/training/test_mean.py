@@ -44,7 +44,7 @@ def test_the_weights_fall_with_age_and_sum_to_one(config):
         mean = optimizer.next_mean(mean, {'params': jnp.asarray(x)}, jnp.int32(step))
         weights = AVERAGE ** np.arange(step)[::-1]
         expected = weights @ drawn[:step] / weights.sum()
-        np.testing.assert_allclose(mean['params'], expected, atol=1e-6)
+        np.testing.assert_allclose(mean['params'], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_it_is_of_the_parameters_after_each_step(config):
