@@ -5,8 +5,16 @@ import os
 import sys
 from pathlib import Path
 
+from gptjax.chips import has_accelerator
+
 # glibc's <malloc.h>
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
+
+# Of a CPU: with fewer, a copy of the model for each device costs more than it gains.
+LEAST_TOKENS = 1024  # of a micro-batch in training
+LEAST_ROWS = 32  # in decoding; half as many with fewer than SMALL parameters
+SMALL = 8_000_000
+LEAST_WORK = 5_000_000  # in decoding: rows times parameters
 
 
 def tune_cpu() -> None:
@@ -46,3 +54,20 @@ def keep_compiled(folder: Path) -> None:
 
         jax.config.update('jax_compilation_cache_dir', str(folder))
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+
+
+def copies_pay(tokens: int) -> bool:
+    """Whether training is faster with its rows split over devices that each have the whole model.
+
+    The devices of a CPU share its memory, which then holds, reads and writes every copy, while one
+    device already uses all cores for large matrix products. docs/performance.md has the table.
+    `tokens` are those of a micro-batch.
+    """
+    return has_accelerator() or tokens >= LEAST_TOKENS
+
+
+def copies_pay_in_decoding(params: int, rows: int) -> bool:
+    """Whether decoding `rows` texts at a time is faster with a copy of the model per device."""
+    least = LEAST_ROWS // 2 if params < SMALL else LEAST_ROWS
+    enough = rows >= least and params * rows >= LEAST_WORK
+    return has_accelerator() or enough

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gptjax.errors import UserError
+from gptjax.file_sums import file_sha256
 from gptjax.files import write_atomically
-from gptjax.text.reading import file_sha256
 
 MANIFEST, CONFIG = 'manifest.json', 'config.json'
 Sums = dict[str, list[str]]  # the hashes that a file of this name may have

@@ -6,6 +6,7 @@ import jax
 import pytest
 
 from gptjax import devices
+from gptjax.devices import copies_pay, copies_pay_in_decoding
 
 
 @pytest.fixture
@@ -53,3 +54,12 @@ def test_one_cpu_device_for_each_core_unless_told_otherwise(monkeypatch):
     monkeypatch.delenv('JAX_NUM_CPU_DEVICES')
     devices.tune_cpu()
     assert int(os.environ['JAX_NUM_CPU_DEVICES']) == len(os.sched_getaffinity(0))
+
+
+def test_copies_pay_for_many_tokens(monkeypatch):
+    assert [copies_pay(tokens) for tokens in (256, 768, 1024, 4096)] == [False, False, True, True]
+    decoding = {(100_000, 16): False, (100_000, 64): True, (800_000, 8): False, (800_000, 16): True}
+    decoding |= {(30_000_000, 16): False, (30_000_000, 32): True}
+    assert {size: copies_pay_in_decoding(*size) for size in decoding} == decoding
+    monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')  # Each has its own memory.
+    assert copies_pay(1) and copies_pay_in_decoding(1, 1)

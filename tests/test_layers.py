@@ -15,6 +15,7 @@ LAYERS = (
         'errors',
         'chips',
         'files',
+        'file_sums',
         'console',
         'extras',
         'interrupts',

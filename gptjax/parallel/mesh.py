@@ -19,12 +19,6 @@ from jax.tree_util import KeyPath
 from gptjax.config import MeshConfig
 from gptjax.errors import UserError
 
-# Of a CPU: with fewer, a copy of the model for each device costs more than it gains.
-LEAST_TOKENS = 1024  # of a micro-batch in training
-LEAST_ROWS = 32  # in decoding; half as many with fewer than SMALL parameters
-SMALL = 8_000_000
-LEAST_WORK = 5_000_000  # in decoding: rows times parameters
-
 Tree = TypeVar('Tree')  # nested arrays
 Sizes = Mapping[str, int]  # of the axes of a mesh
 Axes = str | tuple[str, ...] | None  # of the mesh, which split one axis of an array
@@ -209,20 +203,3 @@ def _divided(split: Iterable[Axes], shape: Sequence[int], sizes: Sizes) -> P:
 def parts(axes: Axes, sizes: Sizes) -> int:
     """Into how many parts some axes split a width."""
     return math.prod(sizes[name] for name in ((axes,) if isinstance(axes, str) else axes or ()))
-
-
-def copies_pay(tokens: int) -> bool:
-    """Whether training is faster with its rows split over devices that each have the whole model.
-
-    The devices of a CPU share its memory, which then holds, reads and writes every copy, while one
-    device already uses all cores for large matrix products. docs/performance.md has the table.
-    `tokens` are those of a micro-batch.
-    """
-    return jax.default_backend() != 'cpu' or tokens >= LEAST_TOKENS
-
-
-def copies_pay_in_decoding(params: int, rows: int) -> bool:
-    """Whether decoding `rows` texts at a time is faster with a copy of the model per device."""
-    least = LEAST_ROWS // 2 if params < SMALL else LEAST_ROWS
-    enough = rows >= least and params * rows >= LEAST_WORK
-    return jax.default_backend() != 'cpu' or enough

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gptjax.console import Say
 from gptjax.errors import UserError
+from gptjax.file_sums import file_sha256
 from gptjax.text.corpora import Source
 from gptjax.text.recipes import END_OF_DOCUMENT
 
@@ -99,12 +100,6 @@ def _first_invalid_byte(path: Path) -> tuple[int, int]:
 def source_sha256(source: Source, say: Say) -> str:
     """The hash of all files and, after a plus sign, of a validation text. Raises UserError."""
     return '+'.join(_files_sha256(paths, say) for paths in (source.train, source.val) if paths)
-
-
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal digits."""
-    with open(path, 'rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def _files_sha256(paths: tuple[Path, ...], say: Say) -> str:

@@ -19,11 +19,10 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 
 from gptjax.console import Say
 from gptjax.errors import UserError
-from gptjax.text.reading import file_sha256
+from gptjax.file_sums import MANIFEST, damage_of, sums_of
 from gptjax.thread_errors import ThreadErrors
 from gptjax.training.steps import TrainState
 
-MANIFEST = 'manifest.json'
 STEP = re.compile('0|[1-9][0-9]{0,9}')  # the name of a folder
 ITEM = 'default'  # Orbax's name of the folder with the arrays
 
@@ -168,10 +167,10 @@ class Checkpoints:
             return
         unnamed = list(self.folder.glob(f'{self._saving}.*'))
         folder = unnamed[0] if unnamed else self.folder / str(self._saving)
-        (folder / MANIFEST).write_text(json.dumps(_sums(folder), indent=1) + '\n')
+        (folder / MANIFEST).write_text(json.dumps(sums_of(folder), indent=1) + '\n')
 
     def _is_sound(self, step: int) -> bool:
-        if damage := _damage(self.folder / str(step)):
+        if damage := damage_of(self.folder / str(step)):
             self._say(f'Warning: checkpoint {step} in {self.folder} is damaged: {damage}')
         return not damage
 
@@ -189,32 +188,6 @@ class Checkpoints:
             f'or mend the folder, then train again: the run {then}'
             + (f' (all errors: {self._errors.path})' if self._errors.path else '')
         ) from error
-
-
-def _damage(folder: Path) -> str:
-    """What is wrong with the files of a step, in words; empty if they are what was saved."""
-    try:
-        expected = dict(json.loads((folder / MANIFEST).read_text()))
-    except FileNotFoundError:
-        return f'{MANIFEST} is missing'
-    except (OSError, ValueError, TypeError) as error:
-        return f'{MANIFEST} cannot be read ({error})'
-    try:
-        found = _sums(folder)
-    except OSError as error:
-        return f'{error.filename} cannot be read ({error.strerror})'
-    for name in sorted(expected.keys() | found.keys()):
-        if name not in found:
-            return f'{name} is missing'
-        if expected.get(name) != found[name]:
-            return f'{name} is not what was saved (its SHA-256 differs)'
-    return ''
-
-
-def _sums(folder: Path) -> dict[str, str]:
-    """SHA-256 of each file in the folders of a step; beside them are Orbax's own late notes."""
-    files = (path for path in sorted(folder.glob('*/**/*')) if path.is_file())
-    return {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
 
 
 def flat_leaves(tree: Any) -> dict[str, jax.Array]:

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from gptjax.devices import copies_pay
 from gptjax.interrupts import Interrupts
-from gptjax.parallel.mesh import Layout, copies_pay
+from gptjax.parallel.mesh import Layout
 from gptjax.training.checkpoint import Checkpoints
 from gptjax.training.learner import Batch, Learner
 from gptjax.training.metrics import Meter, Row, Tracker, require_finite

@@ -7,7 +7,7 @@ from jax.sharding import PartitionSpec as P
 
 from gptjax.config import MeshConfig
 from gptjax.errors import UserError
-from gptjax.parallel.mesh import Layout, copies_pay, copies_pay_in_decoding
+from gptjax.parallel.mesh import Layout
 
 
 def specs(layout, **arrays):
@@ -58,15 +58,6 @@ def test_a_model_is_copied_only_where_that_pays_or_is_asked_for():
     assert Layout(MeshConfig(), 8).mesh.size == 8
     assert Layout(MeshConfig(data=2), 8, copies=False).mesh.size == 2
     assert Layout(MeshConfig(fsdp=4), 8, copies=False).mesh.size == 4
-
-
-def test_copies_pay_for_many_tokens(monkeypatch):
-    assert [copies_pay(tokens) for tokens in (256, 768, 1024, 4096)] == [False, False, True, True]
-    decoding = {(100_000, 16): False, (100_000, 64): True, (800_000, 8): False, (800_000, 16): True}
-    decoding |= {(30_000_000, 16): False, (30_000_000, 32): True}
-    assert {size: copies_pay_in_decoding(*size) for size in decoding} == decoding
-    monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')  # Each has its own memory.
-    assert copies_pay(1) and copies_pay_in_decoding(1, 1)
 
 
 def test_cpu_devices_are_waited_for(monkeypatch):

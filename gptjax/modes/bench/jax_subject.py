@@ -23,8 +23,9 @@ class JaxSubject:
 
         from gptjax import tasks
         from gptjax.console import say
+        from gptjax.devices import copies_pay
         from gptjax.modes.bench import limit
-        from gptjax.parallel.mesh import Layout, copies_pay
+        from gptjax.parallel.mesh import Layout
         from gptjax.tasks.language_model.task import LanguageModel
         from gptjax.training.checkpoint import flat_leaves
         from gptjax.training.loop import StepRunner, initial_state

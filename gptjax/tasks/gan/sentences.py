@@ -17,12 +17,13 @@ import numpy as np
 from gptjax.config import Config, DataConfig, GanConfig
 from gptjax.console import Say
 from gptjax.errors import UserError
+from gptjax.file_sums import file_sha256
 from gptjax.files import DamagedError, read_object, write_atomically
 from gptjax.text import tokenizers, words
 from gptjax.text.batches import rows_of_process
 from gptjax.text.clean import clean
 from gptjax.text.corpora import Source, cache_folder
-from gptjax.text.reading import file_sha256, read, source_sha256
+from gptjax.text.reading import read, source_sha256
 from gptjax.text.words import END, PAD, START, UNKNOWN, WordTokenizer
 
 Texts = Iterable[str]

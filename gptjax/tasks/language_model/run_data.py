@@ -5,9 +5,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from gptjax.file_sums import file_sha256
 from gptjax.files import DamagedError, read_object, write_atomically
 from gptjax.text import tokenizers
-from gptjax.text.reading import file_sha256
 from gptjax.text.token_files import Corpus, open_split
 from gptjax.text.words import WordTokenizer
 

@@ -13,6 +13,7 @@ from jax import Array
 from gptjax import run_files
 from gptjax.config import Config, ModelConfig, SampleConfig
 from gptjax.console import Say
+from gptjax.devices import copies_pay_in_decoding
 from gptjax.errors import UserError
 from gptjax.explain import inspection, language_model
 from gptjax.explain.page import Explained
@@ -23,7 +24,7 @@ from gptjax.models.bigram import Bigram
 from gptjax.models.block import apply
 from gptjax.models.decoder import Decoder
 from gptjax.models.linear import compute_dtype, reduced
-from gptjax.parallel.mesh import Layout, copies_pay_in_decoding, rounded_up
+from gptjax.parallel.mesh import Layout, rounded_up
 from gptjax.report import language_model as report
 from gptjax.tasks import base
 from gptjax.tasks.language_model import evaluation, init_from, preview, run_data

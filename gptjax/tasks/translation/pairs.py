@@ -10,10 +10,11 @@ import numpy as np
 from gptjax.config import Config, DataConfig, TranslationConfig
 from gptjax.console import Say
 from gptjax.errors import UserError
+from gptjax.file_sums import file_sha256
 from gptjax.files import DamagedError, read_object, write_atomically
 from gptjax.text import corpora, tokenizers
 from gptjax.text.clean import clean
-from gptjax.text.reading import file_sha256, read, source_sha256
+from gptjax.text.reading import read, source_sha256
 from gptjax.text.tokenizers import Tokenizer
 
 Pair = tuple[str, str]
