@@ -31,6 +31,7 @@ class Chip(NamedTuple):
     link_bytes_per_s: float  # to the other chips of a node (NVLink) or slice (ICI)
     node: int = 2**20  # chips that the fast links join
     network_bytes_per_s: float = 0.0  # of a chip, to other nodes
+    host_bytes_per_s: float = 0.0  # between the chip and its host; 0: not known here
 
     @property
     def peak_flops(self) -> float:
@@ -40,12 +41,12 @@ class Chip(NamedTuple):
 
 CHIPS = {
     # NVIDIA A100 data sheet (SXM, 80 GB): NVLink has 600 GB/s both ways together. DGX A100: a
-    # network card of 200 Gb/s for each GPU.
-    'a100': Chip('NVIDIA A100', 80e9, 2.039e12, 300e9, 8, 25e9),
-    # NVIDIA H100 data sheet (SXM): 900 GB/s both ways. DGX H100: 400 Gb/s for each GPU.
-    'h100': Chip('NVIDIA H100', 80e9, 3.35e12, 450e9, 8, 50e9),
-    # NVIDIA H200 data sheet (SXM): 900 GB/s both ways. DGX H200: 400 Gb/s for each GPU.
-    'h200': Chip('NVIDIA H200', 141e9, 4.8e12, 450e9, 8, 50e9),
+    # network card of 200 Gb/s for each GPU. PCIe: 64 GB/s both ways.
+    'a100': Chip('NVIDIA A100', 80e9, 2.039e12, 300e9, 8, 25e9, 32e9),
+    # NVIDIA H100 data sheet (SXM): 900 GB/s both ways, PCIe 128. DGX H100: 400 Gb/s for each GPU.
+    'h100': Chip('NVIDIA H100', 80e9, 3.35e12, 450e9, 8, 50e9, 64e9),
+    # NVIDIA H200 data sheet (SXM): 900 GB/s both ways, PCIe 128. DGX H200: 400 Gb/s for each GPU.
+    'h200': Chip('NVIDIA H200', 141e9, 4.8e12, 450e9, 8, 50e9, 64e9),
     # NVIDIA DGX B200 data sheet, an eighth of it: 1,440 GB, 64 TB/s; NVLink 1,800 GB/s both ways.
     'b200': Chip('NVIDIA B200', 180e9, 8e12, 900e9, 8, 50e9),
     # https://cloud.google.com/tpu/docs/v5e: 400 GB/s both ways.

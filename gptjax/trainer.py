@@ -156,6 +156,8 @@ def _announce(task: Task, layout: Layout, like: TrainState) -> None:
     kind, count = layout.mesh.devices.flat[0].device_kind, layout.mesh.size
     found = 'No GPU found' if jax.default_backend() == 'cpu' else f'Found {kind}'
     copies = f'split over {count} devices' if count > 1 else 'on one device'
+    if layout.offload:
+        copies += ", the optimizer's state in the host's memory"
     dtype, factors = compute_dtype(task.config.model), matmul_dtype(task.config)
     if factors != dtype and 'train.matmul_dtype' in task.reads:
         dtype += f' with {factors} products'

@@ -32,6 +32,7 @@ ALTERNATIVES = {
     'vocabulary as it is': ({'model.vocab_multiple': 1}, ''),
     'five steps a call': ({'train.steps_per_call': 5}, ''),
     'float32': ({'model.dtype': 'float32'}, ''),
+    "optimizer's state in the host's memory": ({'mesh.offload': True}, ''),
     'no Triton GEMM': ({}, '--xla_gpu_enable_triton_gemm=false'),
     'latency hiding scheduler': ({}, '--xla_gpu_enable_latency_hiding_scheduler=true'),
 }

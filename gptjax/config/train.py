@@ -109,6 +109,9 @@ class MeshConfig(Section):
     )
     fsdp: int = knob(1, 'shards in which parameters are stored; -1: all devices', low=-1)
     tensor: int = knob(1, 'shards into which each product is split; -1: all devices', low=-1)
+    offload: bool = knob(
+        False, "the optimizer's state waits in the host's memory between steps of training"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -69,6 +69,7 @@ class Layout:
         grid = np.array(jax.devices()[:wanted]).reshape(*sizes.values())
         self.mesh = Mesh(grid, tuple(sizes), axis_types=(AxisType.Auto,) * 3)
         self.rows = sizes['data'] * sizes['fsdp']
+        self.offload = config.offload
         self.whole = NamedSharding(self.mesh, P())  # all of an array on every device
         # Several in-process CPU devices deadlock in a collective when programs are queued, and each
         # program that is queued for one holds its temporary memory already.
@@ -117,9 +118,13 @@ class Layout:
 
     def of(self, tree: Any) -> Any:
         """The sharding of each leaf of a (possibly abstract) state, by the table above."""
-        return jax.tree_util.tree_map_with_path(
-            lambda path, x: NamedSharding(self.mesh, spec_of(path, x.shape, self.mesh.shape)), tree
-        )
+
+        def sharding(path: KeyPath, x: Any) -> NamedSharding:
+            waits = self.offload and name_of(path).startswith('opt_state') and x.ndim
+            spec = spec_of(path, x.shape, self.mesh.shape)
+            return NamedSharding(self.mesh, spec, memory_kind='pinned_host' if waits else None)
+
+        return jax.tree_util.tree_map_with_path(sharding, tree)
 
 
 def on_host(arrays: Any) -> Any:
@@ -181,10 +186,14 @@ def _filled_in(config: MeshConfig, devices: int) -> tuple[int, int, int]:
     return sizes['data'], sizes['fsdp'], sizes['tensor']
 
 
+def name_of(path: KeyPath) -> str:
+    """The path of an array as text, such as `params/params/block_0/mlp/up/kernel`."""
+    return jax.tree_util.keystr(path, simple=True, separator='/')
+
+
 def split_of(path: KeyPath, shape: Sequence[int]) -> P:
     """How the table above splits a leaf of a state, if its widths can be divided."""
-    name = jax.tree_util.keystr(path, simple=True, separator='/')
-    found = next(spec for pattern, spec in RULES if re.search(pattern, name))
+    found = next(spec for pattern, spec in RULES if re.search(pattern, name_of(path)))
     # Scalars, and statistics that an optimizer reduced, are whole.
     return found if len(found) == len(shape) else P()
 

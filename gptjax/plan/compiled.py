@@ -16,14 +16,13 @@ import jax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from gptjax.config import MeshConfig, from_json, to_json
+from gptjax.config import from_json, to_json
 from gptjax.console import Say
 from gptjax.errors import UserError
 from gptjax.parallel.mesh import Layout, Sizes
 from gptjax.plan import hlo, shapes
 from gptjax.tasks.language_model.task import LanguageModel
-from gptjax.training.loop import abstract_state
-from gptjax.training.steps import make_multi_step
+from gptjax.training.loop import abstract_state, multi_step_on
 
 WHOLE = 3  # blocks; a model of more is compiled with two numbers of blocks and extrapolated
 PARTS = ('argument', 'output', 'temp', 'alias')  # of jax's memory_analysis
@@ -119,8 +118,7 @@ def lowered(task: LanguageModel, layout: Layout) -> jax.stages.Lowered:
     rows = NamedSharding(layout.mesh, P(None, ('data', 'fsdp')))
     batches = jax.tree.map(lambda x: x.update(sharding=rows), shapes.batches(task.config))
     shardings = jax.tree.map(lambda x: x.sharding, state)
-    multi_step = layout.known_to(make_multi_step(task.train_step))
-    step = jax.jit(multi_step, donate_argnums=0, out_shardings=(shardings, None))
+    step = jax.jit(multi_step_on(layout, task), donate_argnums=0, out_shardings=(shardings, None))
     return step.lower(state, batches, 1)
 
 
@@ -139,7 +137,7 @@ def main() -> None:
     asked = json.load(sys.stdin)
     config = from_json(asked['config'])
     rows = config.train.batch_size // config.train.accumulate
-    layout = Layout(MeshConfig(**asked['sizes']), rows)
+    layout = Layout(dataclasses.replace(config.mesh, **asked['sizes']), rows)
     task = shapes.of_vocabulary(config, asked['vocab_size'])
     found = [measure(shapes.with_layers(task, n_layer), layout) for n_layer in asked['layers']]
     print(json.dumps(found))

@@ -60,11 +60,16 @@ class Memory:
     copies: int  # of the parameters in the type of computation
     activations: int
     logits: int
+    offload: bool = False  # whether the optimizer's state comes from the host for the update alone
 
     @property
     def total(self) -> int:
-        """All of them."""
-        return sum(dataclasses.asdict(self).values())
+        """The most at a time; the update comes when activations, logits and copies are gone."""
+        passing = self.copies + self.activations + self.logits
+        stays = self.parameters + self.gradients
+        if self.offload:
+            return stays + max(self.optimizer, passing)
+        return stays + self.optimizer + passing
 
 
 def target_of(config: Config) -> Target:
@@ -112,6 +117,7 @@ def of_device(
         copies=_copies(config, params, sizes, target.itemsize),
         activations=activations(config, sizes, target),
         logits=of_logits,
+        offload=config.mesh.offload and not target.cpu,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from gptjax.chips import CHIPS
 from gptjax.config import Config
 from gptjax.console import Say
+from gptjax.errors import UserError
 from gptjax.parallel.mesh import mesh_sizes
 from gptjax.plan import communication, compiled, memory, roofline, search, shapes
 from gptjax.plan.hlo import Collective
@@ -21,13 +22,20 @@ def make(config: Config, say: Say) -> dict[str, Any]:
     """The content of plan.json: SI units, bytes of one device, seconds of one optimizer step.
 
     Raises:
-      UserError: the mesh does not fit `plan.devices`, or the compiler failed.
+      UserError: the mesh does not fit `plan.devices`, the chip has no figure that is needed, or
+        the compiler failed.
     """
     rows = config.train.batch_size // config.train.accumulate
     sizes = mesh_sizes(config.mesh, rows, config.plan.devices)
     task, how = shapes.without_data(config, say)
     config, vocab_size = task.config, task.tokenizer.vocab_size
     target, chip = memory.target_of(config), CHIPS[config.plan.chip]
+    if config.mesh.offload and not chip.host_bytes_per_s:
+        known = ', '.join(name for name, other in CHIPS.items() if other.host_bytes_per_s)
+        raise UserError(
+            f'mesh.offload=True, and how fast plan.chip={config.plan.chip} reads the memory of its '
+            f'host is not in the table; leave it out, or plan for one of {known}'
+        )
     arrays = shapes.leaves(task)
     steps, tokens = config.train.steps, task.tokens_per_step()
     flops = shapes.flops_per_token(task) * tokens
@@ -81,13 +89,15 @@ def make(config: Config, say: Say) -> dict[str, Any]:
 
 def _candidate(found: Candidate, flops: float, peak: float, tokens: int) -> dict[str, Any]:
     devices = found.sizes['data'] * found.sizes['fsdp'] * found.sizes['tensor']
-    step = found.step
+    step, parts = found.step, dataclasses.asdict(found.memory)
+    del parts['offload']
     return {
         'mesh': dict(found.sizes),
         'accumulate': found.accumulate,
         'remat': found.remat,
+        'offload': found.offload,
         'fits': found.fits,
-        'bytes': dataclasses.asdict(found.memory) | {'total': found.memory.total},
+        'bytes': parts | {'total': found.memory.total},
         'seconds': step._asdict() | {'step_s': step.step_s},
         'mfu': flops / (devices * peak * step.step_s),
         'tokens_per_s': tokens / step.step_s,

@@ -73,8 +73,11 @@ def _needed(task: Learner, layout: Layout, rows: int = 0) -> int:
     """As `memory.least`, of all devices that share their memory; `rows`: not the configured."""
     vocab_size = task.tokenizer.vocab_size if isinstance(task, LanguageModel) else 0
     config, sizes = task.config, layout.mesh.shape
+    arrays = shapes.leaves(task)
+    if layout.offload and not _shared(layout):
+        arrays = [leaf for leaf in arrays if leaf.is_parameter]
     needed = memory.least(
-        *(config, shapes.leaves(task), sizes),
+        *(config, arrays, sizes),
         rows=rows or _rows(config, sizes),
         vocab_size=vocab_size,
     )

@@ -29,7 +29,7 @@ def table(plan: dict[str, Any]) -> str:
         f'{attention}',
         '',
         'Memory of a device, closed form',
-        *(_row(words, in_bytes(plan['bytes'][part])) for part, words in PARTS.items()),
+        *(_row(words, in_bytes(plan['bytes'][part])) for part, words in _parts(plan).items()),
         _row('total', f'{in_bytes(plan["bytes"]["total"])} of {in_bytes(chip.memory_bytes)}'),
         _row('fits, with a tenth left free', 'yes' if plan['fits'] else 'NO'),
         _row(
@@ -43,6 +43,10 @@ def table(plan: dict[str, Any]) -> str:
         'Time of an optimizer step: the slowest resource decides',
         *(_row(name, in_seconds(step[f'{name}_s'])) for name in ('compute', 'memory')),
         _row('communication', in_seconds(step['communication_s'])),
+        *(
+            [_row('optimizer state to and from the host', in_seconds(step['offload_s']))]
+            * plan['offload']
+        ),
         _row('step', in_seconds(step['step_s'])),
         _row('bound by', plan['bound_by']),
         _row('FLOPs a step', f'{plan["flops"]["step"]:.3g} ({plan["mfu"]:.0%} MFU)'),
@@ -60,10 +64,17 @@ def table(plan: dict[str, Any]) -> str:
 
 
 def mesh_in_words(candidate: dict[str, Any]) -> str:
-    """As 'data=8 x fsdp=1 x tensor=1, accumulate=4, remat=block'."""
+    """As 'data=8 x fsdp=1 x tensor=1, accumulate=4, remat=block, offload'."""
     sizes = ' x '.join(f'{name}={n}' for name, n in candidate['mesh'].items())
     again = '' if candidate['remat'] == 'none' else f', remat={candidate["remat"]}'
-    return f'{sizes}, accumulate={candidate["accumulate"]}{again}'
+    offload = ', offload' if candidate['offload'] else ''
+    return f'{sizes}, accumulate={candidate["accumulate"]}{again}{offload}'
+
+
+def _parts(plan: dict[str, Any]) -> dict[str, str]:
+    """The words for each part of the memory."""
+    late = {'optimizer': 'optimizer state, when the next three are gone'}
+    return PARTS | (late if plan['offload'] else {})
 
 
 def _row(name: str, value: str) -> str:
@@ -121,19 +132,21 @@ def draw(plan: dict[str, Any], path: Path) -> None:
     total = plan['bytes']['total']
     left.barh(0, total / 1e9, color='#333333')
     left.text(total / 1e9, 0, f' {in_bytes(total)}', va='center', fontsize=9)
-    left.set_yticks(range(top, -1, -1), [*PARTS.values(), 'total'])
+    left.set_yticks(range(top, -1, -1), [*_parts(plan).values(), 'total'])
     left.axvline(chip.memory_bytes / 1e9, color='black', linestyle='--')
     left.set_xlim(0, max(chip.memory_bytes, total) / 1e9 * 1.25)
     left.set_title('memory of a device')
     left.set_xlabel('GB; dashed: what the chip has')
-    for i, name in enumerate(('compute', 'memory', 'communication')):
+    resources = ['compute', 'memory', 'communication'] + ['offload'] * plan['offload']
+    for i, name in enumerate(resources):
         s = plan['seconds'][f'{name}_s']
-        bound = s == plan['seconds']['step_s']
+        bound = s == max(plan['seconds'][f'{name}_s'] for name in resources)
         right.bar(i, 1e3 * s, color='#1f4e79' if bound else '#9bb8d3')
         right.text(i, 1e3 * s, in_seconds(s), ha='center', va='bottom', fontsize=9)
-    right.set_xticks(range(3), ['compute', 'memory', 'communi-\ncation'])
+    names = {'communication': 'communi-\ncation', 'offload': 'to and from\nthe host'}
+    right.set_xticks(range(len(resources)), [names.get(name, name) for name in resources])
     right.set_title('time of an optimizer step')
-    right.set_ylabel('ms; the slowest resource decides')
+    right.set_ylabel('ms; the slowest resource decides' + ', the last is added' * plan['offload'])
     right.margins(y=0.12)
     for axes in (left, right):
         axes.spines[['top', 'right']].set_visible(False)

@@ -7,6 +7,9 @@
   for each micro-batch the weights in the type of computation three times (forward, and two products
   backward), activations and logits twice.
 - communication: the ring algorithms of `communication`, wholly overlapped with the other two.
+
+With `mesh.offload` the optimizer's state goes to the device and back in a time of its own, since
+the update needs all of it at once.
 """
 
 import math
@@ -27,11 +30,12 @@ class Step(NamedTuple):
     compute_s: float
     memory_s: float
     communication_s: float
+    offload_s: float = 0.0
 
     @property
     def step_s(self) -> float:
-        """The slowest decides."""
-        return max(self)
+        """The slowest of the first three decides, and offloading comes on top."""
+        return max(self[:3]) + self.offload_s
 
     @property
     def bound_by(self) -> str:
@@ -46,6 +50,8 @@ def in_words(step: Step, chip: Chip) -> str:
         f'{chip.peak_flops / 1e12:,.0f} TFLOP/s; more or faster devices help',
         'memory': f'memory: reading and writing at {chip.memory_bytes_per_s / 1e12:.2f} TB/s; '
         'more tokens for each reading of the weights help',
+        'offload': f"the host's memory, at {chip.host_bytes_per_s / 1e9:.0f} GB/s; without "
+        'mesh.offload, on more devices, it is not read',
         'communication': 'communication between devices; fewer of them along its axes, or more '
         'tokens a step, help',
     }[step.bound_by]
@@ -74,4 +80,6 @@ def step_of(
       chip: of the table.
     """
     compute_s = flops / (SHARE * chip.peak_flops)
-    return Step(compute_s, traffic(config, memory) / chip.memory_bytes_per_s, communication_s)
+    memory_s = traffic(config, memory) / chip.memory_bytes_per_s
+    offload_s = 2 * memory.optimizer / chip.host_bytes_per_s if memory.offload else 0.0
+    return Step(compute_s, memory_s, communication_s, offload_s)

@@ -31,6 +31,7 @@ class Candidate(NamedTuple):
     sizes: Sizes
     accumulate: int
     remat: str
+    offload: bool
     memory: Memory
     step: Step
     fits: bool
@@ -67,11 +68,13 @@ def evaluate(
     )
     fits = of_device.total <= FILLED * chip.memory_bytes
     train = config.train
-    return Candidate(sizes, train.accumulate, train.remat, of_device, step, fits)
+    return Candidate(
+        *(sizes, train.accumulate, train.remat, config.mesh.offload, of_device, step, fits)
+    )
 
 
-def meshes(config: Config) -> Iterator[tuple[MeshConfig, int]]:
-    """Each (mesh, accumulate) of all devices that divides what it splits.
+def meshes(config: Config) -> Iterator[tuple[dict[str, int], int]]:
+    """Each (sizes, accumulate) of all devices that divides what it splits.
 
     data x fsdp divides the rows of a micro-batch, fsdp the width, tensor the heads and the width.
     """
@@ -85,15 +88,18 @@ def meshes(config: Config) -> Iterator[tuple[MeshConfig, int]]:
                 continue
             for accumulate in divisors(config.train.batch_size):
                 if config.train.batch_size // accumulate % (data * fsdp) == 0:
-                    yield MeshConfig(data=data, fsdp=fsdp, tensor=tensor), accumulate
+                    yield {'data': data, 'fsdp': fsdp, 'tensor': tensor}, accumulate
 
 
 def best(task: LanguageModel, count: int) -> list[Candidate]:
     """The best ways to use all devices, the best first."""
     arrays, found = leaves(task), []
     flops = flops_per_token(task) * task.tokens_per_step()
-    for (mesh, accumulate), remat in itertools.product(meshes(task.config), REMAT):
+    places = (False, True) if CHIPS[task.config.plan.chip].host_bytes_per_s else (False,)
+    ways = itertools.product(meshes(task.config), REMAT, places)
+    for (sizes, accumulate), remat, offload in ways:
         config = with_train(task.config, accumulate=accumulate, remat=remat)
-        other = dataclasses.replace(task, config=config)
-        found.append(evaluate(other, arrays, dataclasses.asdict(mesh), flops=flops))
+        mesh = MeshConfig(**sizes, offload=offload)
+        other = dataclasses.replace(task, config=dataclasses.replace(config, mesh=mesh))
+        found.append(evaluate(other, arrays, sizes, flops=flops))
     return sorted(found, key=lambda candidate: candidate.rank)[:count]

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import KeyPath, keystr, tree_leaves_with_path
+from jax.tree_util import KeyPath, tree_leaves_with_path
 
 from gptjax.config import Config
 from gptjax.console import Say
-from gptjax.parallel.mesh import Sizes, parts, spec_of
+from gptjax.parallel.mesh import Sizes, name_of, parts, spec_of
 from gptjax.tasks.language_model import init_from
 from gptjax.tasks.language_model.task import LanguageModel
 from gptjax.text import token_files
@@ -37,7 +37,7 @@ class Leaf(NamedTuple):
     @property
     def name(self) -> str:
         """The path as text, such as `params/params/block_0/mlp/up/kernel`."""
-        return keystr(self.path, simple=True, separator='/')
+        return name_of(self.path)
 
     @property
     def is_parameter(self) -> bool:
@@ -106,7 +106,7 @@ def leaves(task: Learner) -> list[Leaf]:
 
 
 def _leaf(path: KeyPath, x: jax.ShapeDtypeStruct, n_layer: int) -> Leaf:
-    name = keystr(path, simple=True, separator='/')
+    name = name_of(path)
     shape, itemsize = x.shape, x.dtype.itemsize
     if '/stack_' in name:  # Muon's: the matrices of all blocks lie along the first axis.
         return Leaf(path, (shape[0] * n_layer, *shape[1:]), itemsize, 1)

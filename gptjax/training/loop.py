@@ -6,7 +6,7 @@ import functools
 import math
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -17,7 +17,7 @@ from gptjax.parallel.mesh import Layout
 from gptjax.training.checkpoint import Checkpoints
 from gptjax.training.learner import Batch, Learner
 from gptjax.training.metrics import Meter, Row, Tracker, require_finite
-from gptjax.training.steps import Metrics, TrainState, make_multi_step, run_key
+from gptjax.training.steps import Metrics, TrainState, make_multi_step, offloaded, run_key
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +124,12 @@ def train(
     return Outcome(state, interrupts.signal)
 
 
+def multi_step_on(layout: Layout, task: Learner) -> Callable[..., tuple[TrainState, Metrics]]:
+    """As `make_multi_step`, of a task's step and for states of this layout; to be jitted."""
+    step = offloaded(task.train_step) if layout.offload else task.train_step
+    return layout.known_to(make_multi_step(step))
+
+
 class StepRunner:
     """The compiled train step, several at a call, and the batches for the next call on their way.
 
@@ -135,7 +141,7 @@ class StepRunner:
         self._task, self._layout = task, layout
         self._most = task.config.train.steps_per_call
         out = jax.tree.map(lambda x: x.sharding, state), layout.whole
-        multi_step = layout.known_to(make_multi_step(task.train_step))
+        multi_step = multi_step_on(layout, task)
         self._call = jax.jit(multi_step, donate_argnums=0, out_shardings=out)
         self._ready: tuple[int, Batch] | None = None
 

@@ -101,6 +101,23 @@ def make_train_step(loss_fn: LossFn, optimizer: Optimizer, accumulate: int) -> T
     return train_step
 
 
+def offloaded(train_step: TrainStep) -> TrainStep:
+    """The train step of states whose optimizer's arrays wait in the host's memory.
+
+    They come to the devices when the update needs them; scalars stay there.
+    """
+
+    def moved(opt_state: optax.OptState, space: Any) -> optax.OptState:
+        return jax.tree.map(lambda x: jax.device_put(x, space) if x.ndim else x, opt_state)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        here = state.replace(opt_state=moved(state.opt_state, jax.memory.Space.Device))
+        state, metrics = train_step(here, batch)
+        return state.replace(opt_state=moved(state.opt_state, jax.memory.Space.Host)), metrics
+
+    return step
+
+
 def make_multi_step(train_step: TrainStep) -> Callable[..., tuple[TrainState, Metrics]]:
     """Several optimizer steps in one call, which spares tiny models the way to the host and back.
 

@@ -90,16 +90,18 @@ def test_the_search_lists_only_meshes_that_divide(tiny):
     config = replace(tiny, plan={'devices': 12}, train={'batch_size': 24}, model={'n_embd': 32})
     found = list(search.meshes(config))
     assert found
-    for mesh, accumulate in found:
-        assert mesh.data * mesh.fsdp * mesh.tensor == 12
-        assert 24 % accumulate == 0 and 24 // accumulate % (mesh.data * mesh.fsdp) == 0
-        assert 2 % mesh.tensor == 0 and 32 % mesh.fsdp == 0
+    for sizes, accumulate in found:
+        data, fsdp, tensor = sizes.values()
+        assert data * fsdp * tensor == 12
+        assert 24 % accumulate == 0 and 24 // accumulate % (data * fsdp) == 0
+        assert 2 % tensor == 0 and 32 % fsdp == 0
 
 
 def test_the_best_mesh_fits_and_is_the_fastest(tiny):
     config = replace(tiny, plan={'devices': 8}, model={'n_embd': 64, 'n_head': 8})
     best = search.best(shapes.of_vocabulary(config, 64), 1000)
-    assert len(best) == len(list(search.meshes(config))) * len(search.REMAT)
+    places = 2  # of the optimizer's state
+    assert len(best) == len(list(search.meshes(config))) * len(search.REMAT) * places
     fitting = [x for x in best if x.fits]
     assert best[0].step.step_s == min(x.step.step_s for x in fitting)
     assert [x.rank for x in best] == sorted(x.rank for x in best)
@@ -118,7 +120,7 @@ def test_blocks_are_computed_again_where_only_that_fits(tiny):
     train = {'batch_size': 16, 'logits_chunk': 256}
     config = replace(tiny, plan={'devices': 1, 'chip': 'h100'}, model=big, train=train)
     best = search.best(shapes.of_vocabulary(config, 50_257), 1000)
-    of = {(x.accumulate, x.remat): x for x in best}
+    of = {(x.accumulate, x.remat): x for x in best if not x.offload}
     assert not of[1, 'none'].fits
     assert of[1, 'block'].fits
     slower, faster = of[16, 'block'].step, of[16, 'none'].step

@@ -23,12 +23,10 @@ class JaxSubject:
 
         from gptjax import tasks
         from gptjax.console import say
-        from gptjax.devices import copies_pay
         from gptjax.modes.bench import limit
-        from gptjax.parallel.mesh import Layout
         from gptjax.tasks.language_model.task import LanguageModel
         from gptjax.training.checkpoint import flat_leaves
-        from gptjax.training.loop import StepRunner, initial_state
+        from gptjax.training.loop import StepRunner, initial_state, layout_of
 
         self._limit = limit
         if job.exact:
@@ -38,10 +36,7 @@ class JaxSubject:
         task = tasks.create(job.config, say)
         assert isinstance(task, LanguageModel)
         self.task = task
-        train = job.config.train
-        rows, tokens = train.batch_size // train.accumulate, task.tokens_per_step()
-        copies = copies_pay(tokens // train.accumulate)
-        self.layout = Layout(job.config.mesh, rows, copies=copies)
+        self.layout = layout_of(task)
         state = initial_state(self.task, self.layout)
         weights = job.weights()
         names = [name.removeprefix('params.') for name in flat_leaves(state.params)]

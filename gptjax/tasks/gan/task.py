@@ -45,7 +45,7 @@ UNREAD = (
     *('model.vocab_multiple', 'model.ngram', 'model.scale_embedding', 'data.order'),
     *('data.shards', 'data.text_field', 'data.workers'),
     *('train.accumulate', 'train.average', 'train.eval_train', 'train.init_from', 'train.lora_'),
-    *('train.matmul_dtype', 'train.scan_layers', 'train.remat'),
+    *('train.matmul_dtype', 'train.scan_layers', 'train.remat', 'mesh.offload'),
 )
 
 
