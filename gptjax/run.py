@@ -12,7 +12,7 @@ import jax
 from gptjax import processes, run_files, tasks
 from gptjax.config import Config, MeshConfig, SampleConfig
 from gptjax.errors import UserError, nearest
-from gptjax.generation.engine import Piece, whole_texts
+from gptjax.generation.requests import Piece, whole_texts
 from gptjax.metrics_log import read_metrics
 from gptjax.parallel.mesh import Layout, rounded_up
 from gptjax.tasks.protocols import Report, Task

@@ -14,7 +14,7 @@ from gptjax.explain.live import live_model
 from gptjax.explain.page import Explained
 from gptjax.explain.sizes import sizes
 from gptjax.explain.views import all_views
-from gptjax.generation.engine import Piece
+from gptjax.generation.requests import Piece
 from gptjax.generation.rules import Rules
 from gptjax.models.bigram import Bigram
 from gptjax.models.decoder import Decoder

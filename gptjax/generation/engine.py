@@ -4,18 +4,15 @@
 generation, streaming and serving are this engine; there is no other way of decoding.
 """
 
-import dataclasses
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from gptjax.config import MeshConfig, SampleConfig
 from gptjax.generation.decode import (
-    Contexts,
     Counters,
-    Drawn,
     Rows,
     begin,
     decode_chunk,
@@ -23,44 +20,14 @@ from gptjax.generation.decode import (
     grown,
     place,
 )
+from gptjax.generation.requests import Piece, Request, contexts_of, kept_length, with_scores
 from gptjax.generation.rules import RowRules, Rules
 from gptjax.generation.text_stream import TextStream
-from gptjax.models.cache import NO_POSITION
 from gptjax.models.decoder import Decoder
 from gptjax.parallel.mesh import Layout, on_host
 from gptjax.text.tokenizers import Tokenizer
 
 PLAIN = Rules()
-
-
-@dataclasses.dataclass(frozen=True)
-class Piece:
-    """What a request has new after a step."""
-
-    id: int
-    tokens: tuple[int, ...]
-    text: str
-    finish: str | None = None  # 'stop' (an end token or stop string), 'length', or None: goes on
-    # If asked for: log-probabilities of the tokens; (id, log-probability) of the likeliest ones.
-    scores: tuple[float, ...] | None = None
-    likeliest: tuple[tuple[tuple[int, float], ...], ...] = ()
-
-
-@dataclasses.dataclass(eq=False)
-class Request:
-    """A prompt and how it goes on; `history` holds all of its tokens."""
-
-    id: int
-    history: list[int]
-    rules: Rules
-    seed: int
-    sample: int
-    budget: int
-    scores: bool
-    text: TextStream | None
-    length: int = 0  # tokens in the context
-    placed: bool = False  # the context is on the devices
-    drawn: int = 0
 
 
 class Engine:
@@ -171,9 +138,7 @@ class Engine:
         rows = self._rows
         if not any(r and r.placed for r in rows):
             return []
-        counts = [
-            (r.seed, r.sample, r.length, r.drawn, self._wanted(r)) if r else (0,) * 5 for r in rows
-        ]
+        counts = [r.counts(self._block_size, self._chunk) if r else (0,) * 5 for r in rows]
         counters = Counters(*np.array(counts, np.int32).T)
         device_rows, drawn = self._with_mesh(decode_chunk)(
             self._model,
@@ -192,44 +157,11 @@ class Engine:
         pieces = []
         for row, request in enumerate(rows):
             if request and request.placed:
-                piece = self._advance(request, tokens_BK[row])
+                piece = request.advance(tokens_BK[row][: counters.wanted_B[row]])
                 pieces.append(with_scores(piece, drawn, row) if request.scores else piece)
                 if pieces[-1].finish:
                     rows[row] = None
         return pieces
-
-    def _wanted(self, request: Request) -> int:
-        """Tokens to draw for a request in the next chunk."""
-        space = self._block_size - request.length if request.placed else 0
-        return min(request.budget - request.drawn, space, self._chunk)
-
-    def _advance(self, request: Request, ids: list[int]) -> Piece:
-        """The piece of a request whose row drew these ids."""
-        ids, text = self._consume(request, ids[: self._wanted(request)])
-        request.history += ids
-        request.length += len(ids)
-        request.drawn += len(ids)
-        finish = 'stop' if request.text and request.text.ended else None
-        if finish is None and request.drawn >= request.budget:
-            finish = 'length'
-            text += request.text.finish() if request.text else ''
-        return Piece(request.id, tuple(ids), text, finish)
-
-    def _consume(self, request: Request, ids: list[int]) -> tuple[list[int], str]:
-        """The ids up to the end of the text, and their text."""
-        stream = request.text
-        if stream is None:
-            return ids, ''
-        if not stream.has_stop:
-            end = stream.end
-            ids = ids[: ids.index(end) + 1] if end in ids else ids
-            return ids, stream.push(ids)
-        text = ''
-        for n, token in enumerate(ids, 1):  # One by one: any of them may complete a stop string.
-            text += stream.push([token])
-            if stream.ended:
-                return ids[:n], text
-        return ids, text
 
     def _admit(self) -> None:
         """Gives free rows to waiting requests, and new contexts to them and to full rows."""
@@ -294,34 +226,6 @@ class Engine:
         self._slots = slots
 
 
-def contexts_of(requests: Mapping[int, Request], n: int, width: int, vocab_size: int) -> Contexts:
-    """The contexts of requests, by their numbers among n."""
-    tokens_RT = np.zeros((n, width), np.int32)
-    pos_RT = np.full((n, width), NO_POSITION, np.int32)
-    pos_RT[:, -1] = 0
-    counts_RV = np.zeros((n, vocab_size), np.int32)
-    for i, request in requests.items():
-        length = request.length
-        tokens_RT[i, width - length :] = request.history[-length:]
-        pos_RT[i, width - length :] = np.arange(length)
-        counts_RV[i] = np.bincount(request.history, minlength=vocab_size)
-    return Contexts(tokens_RT, pos_RT, counts_RV)
-
-
-def with_scores(piece: Piece, drawn: Drawn, row: int) -> Piece:
-    """The piece with the log-probabilities that were computed for its row."""
-    n = len(piece.tokens)
-    scores, *both = (
-        on_host(x)[:n, row].tolist()
-        for x in (drawn.scores_KB, drawn.likeliest_KBN, drawn.likeliest_scores_KBN)
-    )
-    return dataclasses.replace(
-        piece,
-        scores=tuple(scores),
-        likeliest=tuple(tuple(zip(*one, strict=True)) for one in zip(*both, strict=True)),
-    )
-
-
 def submit_all(
     engine: Engine, prompts: Sequence[Sequence[int] | np.ndarray], config: SampleConfig
 ) -> list[int]:
@@ -349,25 +253,6 @@ def generate(
     for piece in engine.run():
         new[piece.id] += piece.tokens
     return list(new.values())
-
-
-def whole_texts(pieces: Iterable[Piece]) -> list[str]:
-    """The whole text of each request, in the order of their numbers."""
-    texts: dict[int, str] = {}
-    for piece in pieces:
-        texts[piece.id] = texts.get(piece.id, '') + piece.text
-    return [texts[number] for number in sorted(texts)]
-
-
-def kept_length(n_tokens: int, block_size: int) -> int:
-    """How many of a text's last tokens are the context, as if it had grown token by token.
-
-    A context that reaches block_size goes on with its last half.
-    """
-    half = block_size // 2
-    if n_tokens < block_size:
-        return n_tokens
-    return half + (n_tokens - block_size) % (block_size - half)
 
 
 def _bucket(n: int, least: int = 8) -> int:

@@ -12,7 +12,7 @@ from gptjax import run_files, tasks
 from gptjax.console import say
 from gptjax.errors import UserError
 from gptjax.files import write_atomically
-from gptjax.generation.engine import whole_texts
+from gptjax.generation.requests import whole_texts
 from gptjax.modes import page
 from gptjax.modes.request import Request, open_run
 from gptjax.report import record

@@ -10,7 +10,7 @@ from pathlib import Path
 from gptjax import processes, starts
 from gptjax.config.schema import flatten
 from gptjax.console import say
-from gptjax.generation.engine import Piece, whole_texts
+from gptjax.generation.requests import Piece, whole_texts
 from gptjax.modes import page
 from gptjax.modes.request import Request, open_run
 from gptjax.run import Run

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from gptjax.generation.engine import Piece
+from gptjax.generation.requests import Piece
 from gptjax.serve.fields import Completion
 from gptjax.serve.metrics import Metrics
 from gptjax.serve.models import Prompt, Served

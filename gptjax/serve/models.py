@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Protocol
 
-from gptjax.generation.engine import Piece
+from gptjax.generation.requests import Piece
 from gptjax.run import Run
 from gptjax.serve.fields import Completion, FieldError
 from gptjax.serve.scoring import Scores

@@ -3,7 +3,8 @@
 import numpy as np
 
 from gptjax.generation.decode import Contexts, Rows, begin, empty_rows
-from gptjax.generation.engine import Engine, Piece, Request, contexts_of
+from gptjax.generation.engine import Engine
+from gptjax.generation.requests import Piece, Request, contexts_of
 from gptjax.models.decoder import Decoder
 from gptjax.parallel.mesh import Layout
 from gptjax.serve import prefill

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from gptjax.config import SampleConfig
 from gptjax.errors import UserError
-from gptjax.generation.engine import Piece
+from gptjax.generation.requests import Piece
 from gptjax.run import Run
 from gptjax.serve.fields import Completion, FieldError
 from gptjax.serve.models import Failure, Prompt, Served

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from gptjax.generation.engine import Piece
+from gptjax.generation.requests import Piece
 from gptjax.serve.fields import Completion
 from gptjax.serve.models import Failure, Prompt, Served
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from gptjax.config import Config, SampleConfig
 from gptjax.console import Say
-from gptjax.generation.engine import Piece
+from gptjax.generation.requests import Piece
 from gptjax.parallel.mesh import Layout
 from gptjax.text.tokenizers import Tokenizer
 from gptjax.training.learner import Learner

@@ -11,7 +11,8 @@ import pytest
 from gptjax.config import MeshConfig, ModelConfig, SampleConfig
 from gptjax.generation import engine as engines
 from gptjax.generation.decode import decode_chunk, place
-from gptjax.generation.engine import Engine, kept_length
+from gptjax.generation.engine import Engine
+from gptjax.generation.requests import kept_length
 from gptjax.generation.rules import RowRules, Rules, choose
 from gptjax.models.decoder import Decoder
 from gptjax.parallel.mesh import Layout

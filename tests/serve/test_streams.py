@@ -1,7 +1,7 @@
 """Texts by a task's own stream: each ends with its own request."""
 
 from gptjax.config import SampleConfig
-from gptjax.generation.engine import Piece
+from gptjax.generation.requests import Piece
 from gptjax.serve.models import Failure
 from gptjax.serve.streams import Streams
 

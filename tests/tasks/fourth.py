@@ -13,7 +13,7 @@ import numpy as np
 
 from gptjax.config import Config
 from gptjax.files import read_object, write_atomically
-from gptjax.generation.engine import Piece
+from gptjax.generation.requests import Piece
 from gptjax.tasks.base import LossTask
 from gptjax.tasks.protocols import Report
 from gptjax.tasks.reads import every

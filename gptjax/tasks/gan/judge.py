@@ -10,7 +10,7 @@ import numpy as np
 from gptjax import run_files, tasks
 from gptjax.config import Config, MeshConfig, SampleConfig
 from gptjax.errors import UserError
-from gptjax.generation.engine import whole_texts
+from gptjax.generation.requests import whole_texts
 from gptjax.parallel.mesh import Layout
 from gptjax.tasks.base import LossTask
 from gptjax.tasks.gan import likeness, sentences

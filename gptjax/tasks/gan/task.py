@@ -15,7 +15,7 @@ from gptjax.console import Say
 from gptjax.errors import UserError
 from gptjax.explain.page import Explained
 from gptjax.explain.sizes import sizes
-from gptjax.generation.engine import Piece
+from gptjax.generation.requests import Piece
 from gptjax.parallel.mesh import Layout, on_host
 from gptjax.tasks import base
 from gptjax.tasks.gan import curves, explain, from_noise, judge, likeness, sentences

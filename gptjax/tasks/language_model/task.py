@@ -17,7 +17,8 @@ from gptjax.devices import copies_pay_in_decoding
 from gptjax.errors import UserError
 from gptjax.explain import inspection, language_model
 from gptjax.explain.page import Explained
-from gptjax.generation.engine import Engine, Piece, submit_all
+from gptjax.generation.engine import Engine, submit_all
+from gptjax.generation.requests import Piece
 from gptjax.models import lora
 from gptjax.models.attention import uses_cudnn, why_not_cudnn
 from gptjax.models.bigram import Bigram

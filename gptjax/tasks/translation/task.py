@@ -15,7 +15,7 @@ from gptjax.console import Say
 from gptjax.errors import UserError
 from gptjax.explain.page import Explained
 from gptjax.explain.sizes import sizes
-from gptjax.generation.engine import Piece
+from gptjax.generation.requests import Piece
 from gptjax.generation.rules import Rules
 from gptjax.models.block import apply
 from gptjax.models.decoder import Decoder

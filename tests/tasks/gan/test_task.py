@@ -21,7 +21,7 @@ from gptjax.config import (
     TrainConfig,
 )
 from gptjax.errors import UserError
-from gptjax.generation.engine import whole_texts
+from gptjax.generation.requests import whole_texts
 from gptjax.parallel.mesh import Layout
 from gptjax.tasks.gan import task as gan_module
 from gptjax.tasks.gan.judge import Judge

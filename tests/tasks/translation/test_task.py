@@ -22,7 +22,7 @@ from gptjax.config import (
     TranslationConfig,
 )
 from gptjax.errors import UnknownTextError, UserError
-from gptjax.generation.engine import whole_texts
+from gptjax.generation.requests import whole_texts
 from gptjax.parallel.mesh import Layout
 from gptjax.tasks.translation import scores
 from gptjax.tasks.translation.scores import score
