@@ -19,6 +19,7 @@ from ml_collections import config_flags
 from gptjax import command_line, devices, files
 from gptjax.config import from_config_dict
 from gptjax.errors import UserError
+from gptjax.plan import early
 
 # Each module has `run(request) -> exit status`, and is imported when it is asked for.
 MODES = {
@@ -94,8 +95,7 @@ def join_processes(argv: list[str]) -> None:
     Before the flags are parsed, since a config file may ask JAX for its devices.
     """
     given = [command_line.last_value(argv, name) for name in PROCESS_FLAGS]
-    launched = any(os.environ.get(name, '1') != '1' for name in LAUNCHERS)
-    if not (any(given) or launched):
+    if not (any(given) or _launched()):
         return
     mode = command_line.last_value(argv, 'mode') or 'train'
     if mode not in TOGETHER:
@@ -103,6 +103,11 @@ def join_processes(argv: list[str]) -> None:
     from gptjax import processes
 
     processes.start(processes.place(*given) if any(given) else None)
+
+
+def _launched() -> bool:
+    """Whether a launcher started this process as one of several."""
+    return any(os.environ.get(name, '1') != '1' for name in LAUNCHERS)
 
 
 def run_mode(argv: list[str]) -> int:
@@ -116,6 +121,8 @@ def run_mode(argv: list[str]) -> int:
     if workdir is None:
         workdir = command_line.default_workdir(config_flags.get_config_filename(values['config']))
     command_line.check_workdir(workdir)
+    if values.mode == 'train' and not (values.num_processes or _launched()):
+        early.refuse_blocks_that_cannot_fit(config)
     if values.compilation_cache:
         devices.keep_compiled(files.user_cache() / 'compiled')
     from gptjax.modes.request import Request, ServeFlags

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -34,6 +35,25 @@ def tune_cpu() -> None:
             mallopt(M_MMAP_MAX, 0)
             mallopt(M_ARENA_MAX, 1)
             mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def may_have_accelerator() -> bool:
+    """Whether JAX may find something better than a CPU; it is not imported for that."""
+    if os.environ.get('JAX_PLATFORMS') == 'cpu':
+        return False
+    files = ('nvidia*', 'dxg', 'kfd', 'accel*', 'vfio/*')  # of the drivers of GPUs and TPUs
+    return any(any(Path('/dev').glob(name)) for name in files)
+
+
+def free_memory() -> int | None:
+    """Bytes of main memory and swap space that a program can get; None where that is unknown."""
+    about = Path('/proc/meminfo')
+    text = about.read_text() if about.exists() else ''
+    found = dict(re.findall(r'^(\w+):\s+(\d+) kB', text, re.MULTILINE))
+    if 'MemAvailable' not in found:
+        return None
+    # What the system can take back from caches is in MemAvailable.
+    return 1024 * (int(found['MemAvailable']) + int(found.get('SwapFree', 0)))
 
 
 def keep_compiled(folder: Path) -> None:

@@ -1,19 +1,18 @@
 """Before a training starts: what cannot fit into the memory is refused, with what would fit."""
 
 import dataclasses
-import re
-from pathlib import Path
 
 from gptjax.config import Config
+from gptjax.devices import free_memory
 from gptjax.errors import UserError
 from gptjax.parallel.mesh import Layout, Sizes
 from gptjax.plan import memory, shapes
+from gptjax.plan.early import LOWER, narrower
 from gptjax.plan.units import in_bytes
 from gptjax.tasks.language_model.task import LanguageModel
 from gptjax.training.learner import Learner
 from gptjax.training.loop import layout_of
 
-MOST_TRIALS = 8  # of widths
 LARGE = 2**26  # layers times the square of the width: smaller models are looked at once
 
 
@@ -32,7 +31,7 @@ def refuse_what_cannot_fit(task: Learner, layout: Layout) -> None:
     raise UserError(
         f'model.n_embd={config.model.n_embd} with model.n_layer={config.model.n_layer}{rows} '
         f'needs at least {in_bytes(needed)}, and {where} {in_bytes(available)} free; '
-        + _what_would_fit(task, layout, needed, available=available)
+        + _what_would_fit(task, layout, available)
     )
 
 
@@ -52,13 +51,7 @@ def memory_of(layout: Layout) -> int | None:
     """Bytes that a device can hold; of a CPU those that all of its devices share. None: unknown."""
     if not _shared(layout):
         return (layout.mesh.devices.flat[0].memory_stats() or {}).get('bytes_limit')
-    about = Path('/proc/meminfo')
-    text = about.read_text() if about.exists() else ''
-    found = dict(re.findall(r'^(\w+):\s+(\d+) kB', text, re.MULTILINE))
-    if 'MemAvailable' not in found:
-        return None
-    # What the system can take back from caches is in MemAvailable.
-    return 1024 * (int(found['MemAvailable']) + int(found.get('SwapFree', 0)))
+    return free_memory()
 
 
 def _shared(layout: Layout) -> bool:
@@ -84,23 +77,21 @@ def _needed(task: Learner, layout: Layout, rows: int = 0) -> int:
     return needed * (layout.mesh.size if _shared(layout) else 1)
 
 
-def _what_would_fit(task: Learner, layout: Layout, needed: int, *, available: int) -> str:
+def _what_would_fit(task: Learner, layout: Layout, available: int) -> str:
     config, sizes = task.config, layout.mesh.shape
     if isinstance(task, LanguageModel) and _needed(task, layout, 1) <= available:
         rows = _rows(config, sizes)
         for parts in shapes.divisors(rows):
             if _needed(task, layout, rows // parts) <= available:
                 return f'try train.accumulate={config.train.accumulate * parts}'
-    step = config.model.n_head * (2 if config.model.position == 'rotary' else 1)
-    width = config.model.n_embd
-    for _ in range(MOST_TRIALS):
-        # The need grows at most with the square of the width: this comes down from above.
-        width = int(width * min(0.98, (available / needed) ** 0.5)) // step * step
-        if width < step or not dataclasses.is_dataclass(task):
-            break
+    if not dataclasses.is_dataclass(task):
+        return LOWER
+
+    def needed(width: int) -> int:
         model = dataclasses.replace(config.model, n_embd=width)
-        narrower = dataclasses.replace(task, config=dataclasses.replace(config, model=model))
-        needed = _needed(narrower, layout)
-        if needed <= available:
-            return f'try model.n_embd={width}'
-    return 'lower model.n_layer, model.block_size or train.batch_size, or use another machine'
+        config_of = dataclasses.replace(config, model=model)
+        return _needed(dataclasses.replace(task, config=config_of), layout)
+
+    step = config.model.n_head * (2 if config.model.position == 'rotary' else 1)
+    width = narrower(config.model.n_embd, step, needed=needed, room=available)
+    return f'try model.n_embd={width}' if width else LOWER
