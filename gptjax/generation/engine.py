@@ -4,6 +4,7 @@
 generation, streaming and serving are this engine; there is no other way of decoding.
 """
 
+import functools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -65,8 +66,9 @@ class Engine:
         self._chunk, self._tokenizer = chunk, tokenizer
         self._banned = tokenizer.banned if tokenizer else ()
         layout = layout or Layout(MeshConfig(), rows, copies=False)
-        self._put = layout.spread if layout.rows > 1 else lambda arrays: arrays
-        self._put_rows: Callable[[Any], Any] = layout.spread
+        whole = functools.partial(layout.put, whole=True)
+        self._put = whole if layout.rows > 1 else lambda arrays: arrays
+        self._put_rows: Callable[[Any], Any] = whole
         # On one device the next program follows at once, and its result is waited for.
         self._settle = layout.wait if layout.mesh.size > 1 else lambda rows: rows
         self._with_mesh: Callable[..., Any] = lambda program: program

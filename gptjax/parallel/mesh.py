@@ -75,29 +75,22 @@ class Layout:
         # program that is queued for one holds its temporary memory already.
         self.must_wait = jax.default_backend() == 'cpu'
 
-    def put(self, batch: Any, axis: int = 0) -> Any:
-        """Host arrays (this process's rows) -> device arrays, split along the axis of the rows."""
+    def put(self, batch: Any, axis: int = 0, *, whole: bool = False) -> Any:
+        """Host arrays -> device arrays, split along the axis of the rows.
+
+        The arrays have the rows of this process or, with `whole`, those of all.
+        """
         axes = tuple(name for name in ROWS if self.mesh.shape[name] > 1)
         sharding = NamedSharding(self.mesh, P(*[None] * axis, axes) if axes else P())
-        # Scalars have no rows.
-        shardings = jax.tree.map(lambda x: sharding if np.ndim(x) > axis else self.whole, batch)
-        if jax.process_count() == 1:
-            return jax.device_put(batch, shardings)
-        return jax.tree.map(jax.make_array_from_process_local_data, shardings, batch)
 
-    def spread(self, batch: Any) -> Any:
-        """As `put`, of host arrays that every process has with all rows."""
-        if jax.process_count() == 1:
-            return self.put(batch)
-        rows = NamedSharding(self.mesh, P(ROWS))
+        def put(x: Any) -> jax.Array:
+            where = sharding if np.ndim(x) > axis else self.whole  # Scalars have no rows.
+            if jax.process_count() == 1:
+                return jax.device_put(x, where)
+            shape = np.shape(x) if whole else None
+            return jax.make_array_from_process_local_data(where, np.asarray(x), shape)
 
-        def parts(x: Any) -> jax.Array:
-            x = np.asarray(x)
-            return jax.make_array_from_callback(
-                x.shape, rows if x.ndim else self.whole, lambda index: x[index]
-            )
-
-        return jax.tree.map(parts, batch)
+        return jax.tree.map(put, batch)
 
     def place(self, variables: Tree) -> Tree:
         """Puts variables on the devices, split by the table above."""
@@ -142,7 +135,8 @@ def split_by_rows(x: jax.Array, *others: str) -> jax.Array:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return x
-    return jax.lax.with_sharding_constraint(x, _divided((ROWS, *others), x.shape, mesh.shape))
+    rows = tuple(name for name in ROWS if name not in mesh.manual_axes)
+    return jax.lax.with_sharding_constraint(x, _divided((rows, *others), x.shape, mesh.shape))
 
 
 def mesh_sizes(config: MeshConfig, rows: int, devices: int, *, copies: bool = True) -> Sizes:

@@ -1,7 +1,8 @@
 """What devices send each other in a train step: in closed form, and the time that it takes.
 
 The counts are those of the programs that XLA makes of the step (`gptjax.plan.hlo` reads them):
-weights are gathered once for each micro-batch, and gradients are reduced for each micro-batch.
+weights are gathered once for each micro-batch, and so are gradients reduced; but with
+train.accumulate on `data` alone and without dropout these are reduced once, in float32.
 """
 
 import math
@@ -39,14 +40,18 @@ def collectives(
             Collective('all-to-all', 'fsdp', parts, parts * logits),
         ]
     if sizes['data'] > 1:
-        chunks = math.ceil(model.block_size / config.train.logits_chunk) if _chunked(config) else 0
+        alone = sizes['fsdp'] == sizes['tensor'] == 1
+        once = alone and parts > 1 and not model.dropout
+        times = 1 if once else parts
+        chunked = _chunked(config) and not once
+        chunks = math.ceil(model.block_size / config.train.logits_chunk) if chunked else 0
         head = [x for x in learns if x.name.endswith(('/embed/embedding', '/head/kernel'))]
         # The head's gradient is reduced again for each chunk of logits.
         gradient = sum(x.bytes_on(sizes) for x in learns) + chunks * sum(
             x.bytes_on(sizes) for x in head
         )
-        gradient = gradient * size // FLOAT32
-        found.append(Collective('all-reduce', 'data', parts * (1 + chunks), parts * gradient))
+        gradient = gradient if once else gradient * size // FLOAT32
+        found.append(Collective('all-reduce', 'data', times * (1 + chunks), times * gradient))
     if sizes['tensor'] > 1:
         times = parts * (REDUCTIONS * model.n_layer + 2)
         found.append(

@@ -131,7 +131,8 @@ class LossTask(BaseTask, abc.ABC):
     @functools.cached_property
     def train_step(self) -> steps.TrainStep:
         """(state, batch) -> (state, metrics), pure."""
-        return steps.make_train_step(self.loss, self.optimizer, self.config.train.accumulate)
+        accumulate, draws = self.config.train.accumulate, self.config.model.dropout > 0
+        return steps.make_train_step(self.loss, self.optimizer, accumulate, draws=draws)
 
     @functools.cached_property
     def optimizer(self) -> Optimizer:

@@ -7,6 +7,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import PartitionSpec as P
 
 from gptjax.training.losses import Sums
 from gptjax.training.optim import Optimizer
@@ -54,10 +55,14 @@ def init_state(params: dict, optimizer: Optimizer, key: jax.Array) -> TrainState
     return TrainState(jnp.int32(0), jax.random.key_data(key), params, opt_state, mean)
 
 
-def make_train_step(loss_fn: LossFn, optimizer: Optimizer, accumulate: int) -> TrainStep:
+def make_train_step(
+    loss_fn: LossFn, optimizer: Optimizer, accumulate: int, *, draws: bool = True
+) -> TrainStep:
     """A train step whose batch is computed in `accumulate` parts, one after the other.
 
     Parts are weighted by what they count: their number changes memory and rounding, nothing else.
+    Copies of the model (mesh.data alone) add up the gradients of their parts by themselves, unless
+    the loss `draws` random numbers, which are numbered by the rows of all devices.
 
     Returns:
       (TrainState, batch) -> (TrainState, metrics), to be jitted by the caller. Metrics are
@@ -83,8 +88,21 @@ def make_train_step(loss_fn: LossFn, optimizer: Optimizer, accumulate: int) -> T
         zeros = ((jnp.zeros(()), jnp.zeros(())), jax.tree.map(jnp.zeros_like, params))
         return jax.lax.scan(part, zeros, (jnp.arange(accumulate), parts))[0]
 
+    def of_all(params: dict, batch: Batch, key: jax.Array) -> tuple:
+        mesh = jax.sharding.get_abstract_mesh()
+        copies = not mesh.empty and 1 < mesh.shape['data'] == mesh.size
+        if draws or accumulate == 1 or not copies:  # Of one part, XLA may add up smaller types.
+            return total(params, batch, key)
+        rows = P('data')
+        return jax.shard_map(
+            lambda *given: jax.lax.psum(total(*given), 'data'),
+            in_specs=(P(), rows, P()),
+            out_specs=P(),
+            check_vma=False,
+        )(params, batch, key)
+
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        (loss_sum, count), grads = total(state.params, batch, step_key(state))
+        (loss_sum, count), grads = of_all(state.params, batch, step_key(state))
         grads = jax.tree.map(lambda g: g / count, grads)
         updates, opt_state = optimizer.rule.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

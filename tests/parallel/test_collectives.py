@@ -67,6 +67,37 @@ def test_copies_of_the_model_add_up_gradients_once(task, params):
     assert total(found, 'all-reduce') == pytest.approx(params[0], rel=0.01)
 
 
+def test_micro_batches_of_copies_add_up_gradients_once(task, params):
+    """Also where logits come in chunks, each of which has a gradient of the head."""
+    train = {'accumulate': 4, 'logits_chunk': 4, 'batch_size': 64}
+    parted = dataclasses.replace(task, config=replace(task.config, train=train))
+    found = moved(parted, MESHES['data'])
+    assert {kind for kind, _ in found} == {'all-reduce'}
+    assert total(found, 'all-reduce') == pytest.approx(params[0], rel=0.01)
+    # With dropout, whose masks are those of one device, a loop has the operations.
+    dropping = replace(parted.config, model={'dropout': 0.1})
+    assert total(moved(dataclasses.replace(parted, config=dropping), MESHES['data']), 'all-reduce')
+
+
+@pytest.mark.parametrize('name', MESHES)
+@pytest.mark.parametrize('dropout', [0.0, 0.2])
+def test_micro_batches_have_the_losses_of_one_device_on_every_mesh(task, name, dropout):
+    train, model = {'accumulate': 2, 'logits_chunk': 4, 'batch_size': 32}, {'dropout': dropout}
+    parted = dataclasses.replace(task, config=replace(task.config, train=train, model=model))
+
+    def losses(mesh):
+        layout = Layout(mesh, 16)
+        state = initial_state(parted, layout)
+        runner = StepRunner(parted, layout, state)
+        found = []
+        for i in range(3):
+            state, metrics, _ = runner.run(state, i, 1)
+            found.append(float(metrics['loss'][0]))
+        return found
+
+    assert losses(MESHES[name]) == pytest.approx(losses(MeshConfig(data=1)), rel=1e-5)
+
+
 def test_stored_shards_are_gathered_one_by_one(task, params):
     whole, largest = params
     found = moved(task, MESHES['fsdp'])

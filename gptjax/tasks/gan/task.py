@@ -166,7 +166,7 @@ class Gan(base.BaseTask):
         written = []
         for first in range(0, count, rows):
             row_B = np.arange(first, first + rows, dtype=np.int32)
-            ids_BT = layout.wait(sample(row_B=layout.spread(row_B)))
+            ids_BT = layout.wait(sample(row_B=layout.put(row_B, whole=True)))
             written += sentences.word_lists(on_host(ids_BT))
         return written[:count]
 

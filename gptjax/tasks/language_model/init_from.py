@@ -6,7 +6,7 @@ from pathlib import Path
 from gptjax import run_files
 from gptjax.config import Config, ModelConfig
 from gptjax.errors import UserError
-from gptjax.tasks.language_model import run_data
+from gptjax.text import run_data
 from gptjax.text.tokenizers import Tokenizer
 
 # What may differ from the model that is started from; everything else is its architecture.

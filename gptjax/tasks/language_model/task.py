@@ -28,10 +28,10 @@ from gptjax.models.linear import compute_dtype, reduced
 from gptjax.parallel.mesh import Layout, rounded_up
 from gptjax.report import language_model as report
 from gptjax.tasks import base
-from gptjax.tasks.language_model import evaluation, init_from, preview, run_data
+from gptjax.tasks.language_model import evaluation, init_from, preview
 from gptjax.tasks.protocols import Report
 from gptjax.tasks.reads import every
-from gptjax.text import batches, corpora, shards, token_files, tokenizers
+from gptjax.text import batches, corpora, run_data, shards, token_files, tokenizers
 from gptjax.text.prompts import encode_prompt
 from gptjax.training import steps
 from gptjax.training.losses import Sums, chunked_cross_entropy, cross_entropy

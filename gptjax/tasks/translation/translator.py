@@ -69,7 +69,7 @@ class Translator:
         for i, line in enumerate(ids):
             source_BS[i, : len(line)], lengths_B[i] = line, len(line)
         layout = Layout(self.mesh, rows)
-        source_BS, lengths_B = layout.spread((source_BS, lengths_B))
+        source_BS, lengths_B = layout.put((source_BS, lengths_B), whole=True)
         given = self.model, layout.place(self.params), source_BS
         limit = min(block_size, options.max_new_tokens)
         decoding = Decoding(end_of(self.target), limit, options.chunk, self.target.banned)
