@@ -16,5 +16,6 @@ def get_config():
     c.model.update(block_size=64, n_layer=4, n_head=4, n_embd=128, dropout=0.1, tied_head=True)
     c.model.ngram = 2  # With 3 it overfits: 2.141 bits.
     c.train.update(steps=1000, batch_size=24, optimizer='muon', learning_rate=4e-3, warmup_steps=20)
+    c.train.update(schedule='constant', average=0.995)  # Better than a decay of the rate.
     c.sample.update(max_new_tokens=200)
     return c
