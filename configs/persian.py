@@ -22,7 +22,7 @@ def get_config(tokens: str = 'bpe'):
     c.model.update(dropout=0.1 if tokens == 'char' else 0.2, tied_head=True)
     c.train.update(batch_size=16, optimizer='muon', learning_rate=4e-3, warmup_steps=20)
     c.train.update(steps=1500 if tokens == 'char' else 500, eval_every=100, save_every=100)
-    if tokens == 'bpe':  # Better than a decay of the rate; of characters it is as good.
+    if tokens == 'bpe':  # Better than a decay of the rate; for characters both are as good.
         c.train.update(schedule='constant', average=0.998)
     c.sample.max_new_tokens = 600 if tokens == 'char' else 200  # A ghazal is shorter.
     return c

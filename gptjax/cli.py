@@ -75,8 +75,8 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_string(
         'coordinator', '', 'Of several processes: HOST:PORT where process 0 listens.', **both
     )
-    flags.DEFINE_integer('num_processes', 0, 'How many of them there are.', **both)
-    flags.DEFINE_integer('process_id', -1, 'Which of them this is, from 0.', **both)
+    flags.DEFINE_integer('num_processes', 0, 'Number of processes that work together.', **both)
+    flags.DEFINE_integer('process_id', -1, 'Number of this process, from 0.', **both)
     flags.DEFINE_bool(
         'compilation_cache', True, 'Keep compiled programs in the cache folder.', **both
     )
@@ -116,12 +116,17 @@ def run_mode(argv: list[str]) -> int:
     if argv[1:]:
         raise UserError(f'unexpected argument {argv[1]!r}; options begin with --, see --help')
     config = from_config_dict(values.config)
+    several = bool(values.num_processes or _launched())
+    if several and values.prompt_file == '-':
+        raise UserError(
+            '--prompt_file=- is read by one of several processes alone; name a file that all read'
+        )
     prompts = command_line.read_prompts(values.prompt, values.prompt_file)
     workdir = values.workdir
     if workdir is None:
         workdir = command_line.default_workdir(config_flags.get_config_filename(values['config']))
     command_line.check_workdir(workdir)
-    if values.mode == 'train' and not (values.num_processes or _launched()):
+    if values.mode == 'train' and not several:
         early.refuse_blocks_that_cannot_fit(config)
     if values.compilation_cache:
         devices.keep_compiled(files.user_cache() / 'compiled')

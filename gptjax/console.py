@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 Say = Callable[[str], None]
 
-_process = 0  # of several that train together; see `speak_as`
+_process = 0  # of several that work together; see `speak_as`
 
 
 def say(line: str) -> None:

@@ -1,4 +1,4 @@
-"""Several processes that train one run, on one machine or many.
+"""Several processes that do one command together, on one machine or many.
 
 JAX's runtime joins them (`jax.distributed`); a launcher starts them: a shell, mpirun, Slurm or
 Kubernetes. Process 0 alone writes and speaks, except that all of them save checkpoints.

@@ -14,7 +14,7 @@ from gptjax.console import say
 from gptjax.errors import UserError
 from gptjax.metrics_log import MetricsLog, read_metrics
 from gptjax.models.linear import compute_dtype, matmul_dtype
-from gptjax.parallel.mesh import Layout, parts, split_of
+from gptjax.parallel.mesh import Layout, name_of, parts, split_of
 from gptjax.plan.preflight import refuse_before_data, refuse_what_cannot_fit
 from gptjax.progress import RunProgress
 from gptjax.report.live import LiveReport
@@ -143,7 +143,7 @@ def _tell_unsplit(layout: Layout, like: TrainState) -> None:
         for axes, width in zip(split_of(path, leaf.shape), leaf.shape, strict=False):
             n = parts(axes, sizes)
             if width % n:
-                name = jax.tree_util.keystr(path, simple=True, separator='/')
+                name = name_of(path)
                 near = ' or '.join(str(k * n) for k in (width // n, width // n + 1) if k)
                 say(
                     f'{name}: a width of {width} cannot be split into {n} parts, so each device '

@@ -20,7 +20,7 @@ SILENT_S = 15.0  # without one: the process, or its machine, is gone or stopped
 LEAST_STUCK_S = 300.0  # without progress of any process, or ten times the longest step so far
 KEY = 'gptjax/alive'
 THEN = (
-    'so all stop; find out what happened to it, and start all again: training continues from its '
+    'so all stop; find out what happened to it, and start all again: a training continues from its '
     'last checkpoint'
 )
 

@@ -31,7 +31,7 @@ ENDLESS = [f'--config.train.{name}=1000000' for name in ('steps', 'eval_every', 
 
 
 class Group:
-    """Processes of one command; process 0 alone does without `own_flags`."""
+    """Processes of one command; `own_flags` are for all but process 0."""
 
     def __init__(self, workdir, count, flags, *, devices=1, own_flags=()):
         with socket.socket() as free:
@@ -184,6 +184,15 @@ def test_processes_that_would_write_different_texts_are_told(tmp_path):
     with Group(unpack_golden(tmp_path, 'char') / 'char', 2, flags, own_flags=other) as group:
         assert group.wait() == [1, 1]
     assert 'process 1 has sample.seed=2, and process 0 has 1337' in group.said(0)
+
+
+@pytest.mark.slow
+def test_standard_input_is_no_file_of_prompts_for_several(tmp_path):
+    flags = ['--config=configs/char.py', '--mode=sample', '--prompt_file=-']
+    with Group(unpack_golden(tmp_path, 'char') / 'char', 2, flags) as group:
+        assert group.wait() == [1, 1]
+    for i in range(2):
+        assert '--prompt_file=- is read by one of several processes alone; name' in group.said(i)
 
 
 @pytest.mark.mpi

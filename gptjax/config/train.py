@@ -109,9 +109,7 @@ class MeshConfig(Section):
     )
     fsdp: int = knob(1, 'shards in which parameters are stored; -1: all devices', low=-1)
     tensor: int = knob(1, 'shards into which each product is split; -1: all devices', low=-1)
-    offload: bool = knob(
-        False, "the optimizer's state waits in the host's memory between steps of training"
-    )
+    offload: bool = knob(False, "keep the optimizer's state in the host's memory between updates")
 
     def __post_init__(self) -> None:
         super().__post_init__()

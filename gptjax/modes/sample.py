@@ -22,7 +22,13 @@ def run(request: Request) -> int:
 
     Of several processes all compute and process 0 prints.
     """
-    if request.html:
+    with processes.watched(stuck_s=math.inf):
+        _write_texts(request)
+    return 0
+
+
+def _write_texts(request: Request) -> None:
+    if request.html and processes.is_main():
         page.check(Path(request.html))
     run, config = open_run(request), request.config.sample
     task = run.task
@@ -31,13 +37,6 @@ def run(request: Request) -> int:
     processes.require_same({'code': starts.code_sha256()} | about)
     if config.unknown == 'skip':
         prompts = tuple(_without_unknown(run, prompt) for prompt in prompts)
-    with processes.watched(stuck_s=math.inf):
-        _write_texts(request, run, prompts)
-    return 0
-
-
-def _write_texts(request: Request, run: Run, prompts: Sequence[str]) -> None:
-    task, config = run.task, request.config.sample
     pieces = task.stream(run.params, prompts, config)
     rows = [prompt for prompt in prompts for _ in range(config.num_samples)]
     say(f'Step {run.step} of {request.workdir}')

@@ -35,7 +35,7 @@ def run(request: Request) -> int:
     sample.show_own(run, **{k: v for k, v in tokens.items() if f'sample.{k}' in run.task.reads})
     path = workdir / 'report.html'
     if not processes.alone():
-        say('\nFor a report, type, without the flags of processes:')
+        say('\nFor a report, run in one process:')
         say(f'  {request.command} --mode=report')
     elif pages.is_ours(path):
         report.write(report.make(record.read(workdir), run, evaluated=evaluated.figures), path)

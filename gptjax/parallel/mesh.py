@@ -83,14 +83,16 @@ class Layout:
         axes = tuple(name for name in ROWS if self.mesh.shape[name] > 1)
         sharding = NamedSharding(self.mesh, P(*[None] * axis, axes) if axes else P())
 
-        def put(x: Any) -> jax.Array:
-            where = sharding if np.ndim(x) > axis else self.whole  # Scalars have no rows.
-            if jax.process_count() == 1:
-                return jax.device_put(x, where)
-            shape = np.shape(x) if whole else None
-            return jax.make_array_from_process_local_data(where, np.asarray(x), shape)
+        # Scalars have no rows.
+        places = jax.tree.map(lambda x: sharding if np.ndim(x) > axis else self.whole, batch)
+        if jax.process_count() == 1:
+            return jax.device_put(batch, places)
 
-        return jax.tree.map(put, batch)
+        def put(place: NamedSharding, x: Any) -> jax.Array:
+            shape = np.shape(x) if whole else None
+            return jax.make_array_from_process_local_data(place, np.asarray(x), shape)
+
+        return jax.tree.map(put, places, batch)
 
     def place(self, variables: Tree) -> Tree:
         """Puts variables on the devices, split by the table above."""

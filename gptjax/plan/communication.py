@@ -1,8 +1,8 @@
 """What devices send each other in a train step: in closed form, and the time that it takes.
 
 The counts are those of the programs that XLA makes of the step (`gptjax.plan.hlo` reads them):
-weights are gathered once for each micro-batch, and so are gradients reduced; but with
-train.accumulate on `data` alone and without dropout these are reduced once, in float32.
+weights are gathered and gradients reduced once for each micro-batch. On `data` alone, with several
+micro-batches and no dropout, gradients are reduced once a step, in float32.
 """
 
 import math

@@ -21,11 +21,12 @@ def refuse_blocks_that_cannot_fit(config: Config) -> None:
     """Raises UserError if the blocks of a model cannot be trained in the memory of this machine.
 
     Only their matrices count, with gradients and what the optimizer keeps of them, so nothing is
-    refused that runs. What passes, and every machine that may have an accelerator, is looked at
-    more closely by `preflight`.
+    refused that runs. `preflight` looks more closely at what passes, at models that start from
+    another run's, and at machines that may have an accelerator.
     """
     model, available = config.model, free_memory()
-    if config.task not in TASKS or model.kind != 'decoder' or may_have_accelerator():
+    known = config.task in TASKS and model.kind == 'decoder' and not config.train.init_from
+    if not known or may_have_accelerator():
         return
     if available is None or (needed := _bytes(config, model.n_embd)) <= available:
         return
@@ -65,11 +66,12 @@ def _roughly_all(config: Config, width: int) -> int:
     model, train = config.model, config.train
     entries = LARGEST_VOCABULARY * (1 if model.tied_head else 2) + model.ngram * model.ngram_rows
     tables = entries * width * _each(config)
-    copies = config.mesh.data or int(os.environ.get('JAX_NUM_CPU_DEVICES', '1'))
+    devices = int(os.environ.get('JAX_NUM_CPU_DEVICES', '1'))
+    copies = config.mesh.data if config.mesh.data > 0 else devices
     rows = train.batch_size // train.accumulate
     activations = rows * model.block_size * model.n_layer * (width + _hidden(config, width))
     logits = rows * (train.logits_chunk or model.block_size) * LARGEST_VOCABULARY
-    state = max(copies, 1) * (_bytes(config, width) + tables)
+    state = copies * (_bytes(config, width) + tables)
     return state + 4 * (activations + logits)
 
 
@@ -78,10 +80,8 @@ def _hidden(config: Config, width: int) -> int:
 
 
 def _each(config: Config) -> int:
-    """Bytes of a number that learns; with LoRA, those of blocks do not."""
+    """Bytes of a number that learns."""
     train = config.train
-    if train.lora_rank:
-        return 4
     moments = MOMENTS[train.optimizer]
     first = 2 if train.moment_dtype == 'bfloat16' else 4
     optimizer = min(moments, 1) * first + max(moments - 1, 0) * 4

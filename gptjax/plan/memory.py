@@ -60,13 +60,18 @@ class Memory:
     copies: int  # of the parameters in the type of computation
     activations: int
     logits: int
+    mean: int = 0
     offload: bool = False  # whether the optimizer's state comes from the host for the update alone
+
+    def parts(self) -> dict[str, int]:
+        """Each kind of them by its name."""
+        return {k: v for k, v in dataclasses.asdict(self).items() if k != 'offload'}
 
     @property
     def total(self) -> int:
         """The most at a time; the update comes when activations, logits and copies are gone."""
         passing = self.copies + self.activations + self.logits
-        stays = self.parameters + self.gradients
+        stays = self.parameters + self.gradients + self.mean
         if self.offload:
             return stays + max(self.optimizer, passing)
         return stays + self.optimizer + passing
@@ -113,7 +118,8 @@ def of_device(
     return Memory(
         parameters=parameters,
         gradients=round(learnt * (1 + also)),
-        optimizer=sum(leaf.bytes_on(sizes) for leaf in leaves) - parameters,
+        optimizer=sum(leaf.bytes_on(sizes) for leaf in leaves if leaf.is_optimizer),
+        mean=sum(leaf.bytes_on(sizes) for leaf in leaves if leaf.name.startswith('mean/')),
         copies=_copies(config, params, sizes, target.itemsize),
         activations=activations(config, sizes, target),
         logits=of_logits,

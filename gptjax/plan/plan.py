@@ -1,6 +1,5 @@
 """A plan: memory, time and communication of a training, from its configuration alone."""
 
-import dataclasses
 import datetime
 import math
 from collections.abc import Sequence
@@ -89,15 +88,14 @@ def make(config: Config, say: Say) -> dict[str, Any]:
 
 def _candidate(found: Candidate, flops: float, peak: float, tokens: int) -> dict[str, Any]:
     devices = found.sizes['data'] * found.sizes['fsdp'] * found.sizes['tensor']
-    step, parts = found.step, dataclasses.asdict(found.memory)
-    del parts['offload']
+    step = found.step
     return {
         'mesh': dict(found.sizes),
         'accumulate': found.accumulate,
         'remat': found.remat,
-        'offload': found.offload,
+        'offload': found.memory.offload,
         'fits': found.fits,
-        'bytes': parts | {'total': found.memory.total},
+        'bytes': found.memory.parts() | {'total': found.memory.total},
         'seconds': step._asdict() | {'step_s': step.step_s},
         'mfu': flops / (devices * peak * step.step_s),
         'tokens_per_s': tokens / step.step_s,

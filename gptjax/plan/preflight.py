@@ -68,7 +68,7 @@ def _needed(task: Learner, layout: Layout, rows: int = 0) -> int:
     config, sizes = task.config, layout.mesh.shape
     arrays = shapes.leaves(task)
     if layout.offload and not _shared(layout):
-        arrays = [leaf for leaf in arrays if leaf.is_parameter]
+        arrays = [leaf for leaf in arrays if not leaf.is_optimizer]
     needed = memory.least(
         *(config, arrays, sizes),
         rows=rows or _rows(config, sizes),

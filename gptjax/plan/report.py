@@ -14,7 +14,7 @@ PARTS = {  # of the memory of a device
     'activations': 'activations of a micro-batch',
     'logits': 'logits',
 }
-COLORS = ('#1f4e79', '#d1495b', '#4f81b0', '#9bb8d3', '#edae49', '#8d96a3')
+COLORS = ('#1f4e79', '#d1495b', '#4f81b0', '#9bb8d3', '#edae49', '#8d96a3', '#66a182')
 
 
 def table(plan: dict[str, Any]) -> str:
@@ -73,8 +73,9 @@ def mesh_in_words(candidate: dict[str, Any]) -> str:
 
 def _parts(plan: dict[str, Any]) -> dict[str, str]:
     """The words for each part of the memory."""
-    late = {'optimizer': 'optimizer state, when the next three are gone'}
-    return PARTS | (late if plan['offload'] else {})
+    late = {'optimizer': 'optimizer state (on the device for the update only)'}
+    has_mean = {'mean': 'running mean of the parameters'} if plan['bytes']['mean'] else {}
+    return PARTS | (late if plan['offload'] else {}) | has_mean
 
 
 def _row(name: str, value: str) -> str:
@@ -124,24 +125,25 @@ def draw(plan: dict[str, Any], path: Path) -> None:
     FigureCanvasAgg(figure)
     figure.suptitle(f'{plan["name"]} on {plan["devices"]} x {chip.kind}, {mesh_in_words(plan)}')
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    top = len(PARTS)
-    for i, part in enumerate(PARTS):
+    parts = _parts(plan)
+    top = len(parts)
+    for i, part in enumerate(parts):
         n = plan['bytes'][part]
         left.barh(top - i, n / 1e9, color=COLORS[i])
         left.text(n / 1e9, top - i, f' {in_bytes(n)}', va='center', fontsize=9)
     total = plan['bytes']['total']
     left.barh(0, total / 1e9, color='#333333')
     left.text(total / 1e9, 0, f' {in_bytes(total)}', va='center', fontsize=9)
-    left.set_yticks(range(top, -1, -1), [*_parts(plan).values(), 'total'])
+    left.set_yticks(range(top, -1, -1), [*parts.values(), 'total'])
     left.axvline(chip.memory_bytes / 1e9, color='black', linestyle='--')
     left.set_xlim(0, max(chip.memory_bytes, total) / 1e9 * 1.25)
     left.set_title('memory of a device')
     left.set_xlabel('GB; dashed: what the chip has')
     resources = ['compute', 'memory', 'communication'] + ['offload'] * plan['offload']
+    slowest = max(plan['seconds'][f'{name}_s'] for name in resources)
     for i, name in enumerate(resources):
         s = plan['seconds'][f'{name}_s']
-        bound = s == max(plan['seconds'][f'{name}_s'] for name in resources)
-        right.bar(i, 1e3 * s, color='#1f4e79' if bound else '#9bb8d3')
+        right.bar(i, 1e3 * s, color='#1f4e79' if s == slowest else '#9bb8d3')
         right.text(i, 1e3 * s, in_seconds(s), ha='center', va='bottom', fontsize=9)
     names = {'communication': 'communi-\ncation', 'offload': 'to and from\nthe host'}
     right.set_xticks(range(len(resources)), [names.get(name, name) for name in resources])

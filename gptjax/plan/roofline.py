@@ -1,15 +1,14 @@
 """The time of a train step by a roofline: the slowest of three resources decides.
 
-  step = max(compute, memory, communication)
+  step = max(compute, memory, communication) + offload
 
 - compute: the FLOPs of a device, at `SHARE` of the chip's dense bfloat16 peak.
 - memory: bytes that a step reads and writes, at the chip's bandwidth: state and gradients twice;
   for each micro-batch the weights in the type of computation three times (forward, and two products
   backward), activations and logits twice.
 - communication: the ring algorithms of `communication`, wholly overlapped with the other two.
-
-With `mesh.offload` the optimizer's state goes to the device and back in a time of its own, since
-the update needs all of it at once.
+- offload: with `mesh.offload` the optimizer's state goes to the device and back, which is assumed
+  not to overlap with computing.
 """
 
 import math
@@ -50,8 +49,8 @@ def in_words(step: Step, chip: Chip) -> str:
         f'{chip.peak_flops / 1e12:,.0f} TFLOP/s; more or faster devices help',
         'memory': f'memory: reading and writing at {chip.memory_bytes_per_s / 1e12:.2f} TB/s; '
         'more tokens for each reading of the weights help',
-        'offload': f"the host's memory, at {chip.host_bytes_per_s / 1e9:.0f} GB/s; without "
-        'mesh.offload, on more devices, it is not read',
+        'offload': f'the link to the host, at {chip.host_bytes_per_s / 1e9:.0f} GB/s; more tokens '
+        'a step, or more devices without mesh.offload, help',
         'communication': 'communication between devices; fewer of them along its axes, or more '
         'tokens a step, help',
     }[step.bound_by]
@@ -60,7 +59,7 @@ def in_words(step: Step, chip: Chip) -> str:
 def traffic(config: Config, memory: Memory) -> float:
     """Bytes that a device reads and writes in a step."""
     train, model = config.train, config.model
-    state = memory.parameters + memory.optimizer + memory.gradients
+    state = memory.parameters + memory.optimizer + memory.gradients + memory.mean
     chunks = math.ceil(model.block_size / (train.logits_chunk or model.block_size))
     weights = memory.copies or memory.parameters
     each = 3 * weights + 2 * memory.activations + 2 * chunks * memory.logits

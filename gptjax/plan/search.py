@@ -31,7 +31,6 @@ class Candidate(NamedTuple):
     sizes: Sizes
     accumulate: int
     remat: str
-    offload: bool
     memory: Memory
     step: Step
     fits: bool
@@ -68,9 +67,7 @@ def evaluate(
     )
     fits = of_device.total <= FILLED * chip.memory_bytes
     train = config.train
-    return Candidate(
-        *(sizes, train.accumulate, train.remat, config.mesh.offload, of_device, step, fits)
-    )
+    return Candidate(*(sizes, train.accumulate, train.remat, of_device, step, fits))
 
 
 def meshes(config: Config) -> Iterator[tuple[dict[str, int], int]]:

@@ -44,6 +44,11 @@ class Leaf(NamedTuple):
         """Whether it is of the model, not of the optimizer."""
         return self.name.startswith('params/')
 
+    @property
+    def is_optimizer(self) -> bool:
+        """Whether it is of the optimizer, or one of the few scalars beside it."""
+        return not self.name.startswith(('params/', 'mean/'))
+
     def bytes_on(self, sizes: Sizes) -> int:
         """Bytes on each device of a mesh of these sizes."""
         split = math.prod(parts(axes, sizes) for axes in spec_of(self.path, self.shape, sizes))

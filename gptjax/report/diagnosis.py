@@ -6,10 +6,11 @@ NOTICEABLE = 0.01  # a change of the loss by this share means something
 CLOSE = 0.05  # training and validation loss that differ by less are alike
 
 
-def diagnose(rows: list[Row]) -> str:
+def diagnose(rows: list[Row], *, comparable: bool = True) -> str:
     """Reads the rows of metrics.jsonl; empty if there are too few evaluations to tell.
 
-    The training loss is the one evaluated without dropout, where there is one.
+    The training loss is the one evaluated without dropout, where there is one. Without that it is
+    not `comparable` if validation is with a running mean of the parameters, which is better.
     """
     points = [
         (
@@ -33,6 +34,8 @@ def diagnose(rows: list[Row]) -> str:
     before = [point for point in points[:-1] if point[0] <= 0.8 * last_step] or points[:1]
     if best < min(point[1] for point in before) * (1 - NOTICEABLE):
         return 'Still improving: raise train.steps'
+    if not (comparable or 'train_eval_loss' in rows[-1]):
+        return 'Validation stands still: more steps alone will not help'
     if val - train < CLOSE * val:
         return (
             'Underfitting: training and validation stand still, close together. Raise '

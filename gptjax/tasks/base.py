@@ -34,6 +34,7 @@ def fingerprint(
 ) -> dict[str, Any]:
     """The knobs whose dotted names begin like that, and hashes of the text and of tokenizers."""
     found = {name: value for name, value in flatten(config) if name.startswith(beginnings)}
+    found['train.average above 0'] = config.train.average > 0
     for name, tokenizer in tokenizers.items():
         vocabulary = hashlib.sha256(tokenizer.to_json().encode()).hexdigest()[:12]
         found[name] = f'{tokenizer.kind} ({tokenizer.vocab_size}, {vocabulary})'
@@ -93,7 +94,7 @@ class BaseTask:
 
     def verdict(self, rows: list[Row]) -> str:
         """Over- or underfitting, by the curves."""
-        return diagnose(rows)
+        return diagnose(rows, comparable=not self.config.train.average)
 
     def plot(self, rows: list[Row], title: str) -> 'Figure':
         """Training and validation loss, with the verdict."""
@@ -131,8 +132,13 @@ class LossTask(BaseTask, abc.ABC):
     @functools.cached_property
     def train_step(self) -> steps.TrainStep:
         """(state, batch) -> (state, metrics), pure."""
-        accumulate, draws = self.config.train.accumulate, self.config.model.dropout > 0
-        return steps.make_train_step(self.loss, self.optimizer, accumulate, draws=draws)
+        accumulate = self.config.train.accumulate
+        return steps.make_train_step(self.loss, self.optimizer, accumulate, draws=self.draws)
+
+    @property
+    def draws(self) -> bool:
+        """Whether `loss` uses its key: with dropout, unless a task says more."""
+        return self.config.model.dropout > 0
 
     @functools.cached_property
     def optimizer(self) -> Optimizer:

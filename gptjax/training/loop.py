@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from gptjax.devices import copies_pay
@@ -49,7 +50,9 @@ def initial_state(task: Learner, layout: Layout) -> TrainState:
     params = jax.jit(lambda key: task.init_state(key).params, out_shardings=shardings.params)(key)
 
     def add_others(key: jax.Array, params: dict) -> TrainState:
-        return task.init_state(key).replace(params=params)
+        state = task.init_state(key)
+        mean = {name: jax.tree.map(jnp.copy, params[name]) for name in state.mean}
+        return state.replace(params=params, mean=mean)
 
     make = jax.jit(add_others, donate_argnums=1, out_shardings=shardings)
     state = make(key, layout.wait(params))

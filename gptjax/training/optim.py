@@ -1,5 +1,6 @@
 """Optimizers and learning-rate schedules, from optax."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ ORTHOGONALIZE = ((4.0848, -6.8946, 2.9270), (3.9505, -6.3029, 2.6377), (3.7418, 
 
 
 class Optimizer(NamedTuple):
-    """An update rule, and the learning rate that it takes at each of its own steps."""
+    """An update rule, its learning rate at each step, and the decay of the parameters' mean."""
 
     rule: optax.GradientTransformation
     schedule: optax.Schedule
@@ -42,8 +43,10 @@ class Optimizer(NamedTuple):
         Parameters of n steps ago have the weight average**n. The weights sum to 1 from the first
         step on, as in Adam's correction of its moments (Kingma and Ba, 2015).
         """
+        if not mean:
+            return {}
         new = {name: params[name] for name in mean}
-        weight = (1 - self.average) / (1 - self.average**step)
+        weight = (1 - self.average) / -jnp.expm1(step * math.log(self.average))
         return jax.tree.map(lambda old, x: old + (weight * (x - old)).astype(x.dtype), mean, new)
 
 

@@ -91,7 +91,8 @@ def make_train_step(
     def of_all(params: dict, batch: Batch, key: jax.Array) -> tuple:
         mesh = jax.sharding.get_abstract_mesh()
         copies = not mesh.empty and 1 < mesh.shape['data'] == mesh.size
-        if draws or accumulate == 1 or not copies:  # Of one part, XLA may add up smaller types.
+        # With one part there is nothing to save, and XLA can reduce in the type of the products.
+        if draws or accumulate == 1 or not copies:
             return total(params, batch, key)
         rows = P('data')
         return jax.shard_map(
@@ -122,7 +123,7 @@ def make_train_step(
 def offloaded(train_step: TrainStep) -> TrainStep:
     """The train step of states whose optimizer's arrays wait in the host's memory.
 
-    They come to the devices when the update needs them; scalars stay there.
+    They come to the devices for the update; scalars are always on the devices.
     """
 
     def moved(opt_state: optax.OptState, space: Any) -> optax.OptState:

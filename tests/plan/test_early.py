@@ -67,7 +67,6 @@ def test_the_width_that_it_proposes_fits(recipe):
         {'moment_dtype': 'bfloat16'},
         {'average': 0.9},
         {'grad_clip': 0.0},
-        {'lora_rank': 2, 'init_from': 'run'},
     ],
 )
 def test_it_counts_no_more_than_the_closer_look(tiny, train):
@@ -84,6 +83,7 @@ def test_what_it_does_not_know_is_left_to_the_closer_look(tiny, monkeypatch):
     refusal(wide)
     refuse_blocks_that_cannot_fit(replace(tiny, model=WIDE | {'kind': 'bigram'}))
     refuse_blocks_that_cannot_fit(dataclasses.replace(wide, task='gan'))
+    refuse_blocks_that_cannot_fit(replace(wide, train={'init_from': 'run'}))  # Its width decides.
     monkeypatch.setattr(early, 'may_have_accelerator', lambda: True)
     refuse_blocks_that_cannot_fit(wide)
     monkeypatch.setattr(early, 'may_have_accelerator', lambda: False)

@@ -120,7 +120,7 @@ def test_blocks_are_computed_again_where_only_that_fits(tiny):
     train = {'batch_size': 16, 'logits_chunk': 256}
     config = replace(tiny, plan={'devices': 1, 'chip': 'h100'}, model=big, train=train)
     best = search.best(shapes.of_vocabulary(config, 50_257), 1000)
-    of = {(x.accumulate, x.remat): x for x in best if not x.offload}
+    of = {(x.accumulate, x.remat): x for x in best if not x.memory.offload}
     assert not of[1, 'none'].fits
     assert of[1, 'block'].fits
     slower, faster = of[16, 'block'].step, of[16, 'none'].step

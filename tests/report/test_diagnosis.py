@@ -49,6 +49,14 @@ def test_the_loss_without_dropout_counts():
     assert diagnose(made).startswith('Learnt what it can')
 
 
+def test_losses_of_different_parameters_are_not_compared():
+    made = rows(lambda x: flat(x) + 0.02, flat)
+    assert diagnose(made, comparable=False).startswith('Validation stands still')
+    for row in made:
+        row['train_eval_loss'] = row['train_loss']
+    assert diagnose(made, comparable=False).startswith('Underfitting')
+
+
 def test_two_evaluations_say_nothing():
     made = rows(falling, falling)
     assert diagnose(made[:2]) == ''

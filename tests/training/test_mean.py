@@ -1,6 +1,7 @@
 """The running mean of the parameters: its weights, what it is of, and that it is what is used."""
 
 import dataclasses
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +46,13 @@ def test_the_weights_fall_with_age_and_sum_to_one(config):
         weights = AVERAGE ** np.arange(step)[::-1]
         expected = weights @ drawn[:step] / weights.sum()
         np.testing.assert_allclose(mean['params'], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('average', [0.9999, 0.99999999])
+def test_the_first_parameters_have_all_weight_at_first(config, average):
+    optimizer = make_optimizer(replace(config, train={'average': average}).train)
+    mean = optimizer.next_mean({'params': jnp.zeros(3)}, {'params': jnp.ones(3)}, jnp.int32(1))
+    np.testing.assert_allclose(mean['params'], 1.0, rtol=1e-5)
 
 
 def test_it_is_of_the_parameters_after_each_step(config):
@@ -107,9 +115,12 @@ def test_resuming_equals_never_stopping(config, workdir, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, *states)
 
 
-def test_another_decay_is_refused(config, workdir):
-    with pytest.raises(UserError, match=r'train.average was 0.8 and is 0.0'):
+def test_a_run_goes_on_with_another_decay_but_not_without_a_mean(config, workdir, capsys):
+    with pytest.raises(UserError, match=r'train.average above 0 was True and is False'):
         train_run(replace(config, train={'average': 0.0, 'steps': 8}), workdir)
+    copy = shutil.copytree(workdir, workdir.with_name('copy'))
+    train_run(replace(config, train={'average': 0.5, 'steps': 8}), copy)
+    assert 'train.average was 0.8 and is 0.5 from here on' in capsys.readouterr().err
 
 
 def test_of_lora_only_the_change_has_a_mean(config, workdir, tmp_path):

@@ -105,7 +105,7 @@ def test_a_plan_offloads_where_only_that_fits(tiny):
     train = {'batch_size': 8, 'logits_chunk': 256}
     config = replace(tiny, plan={'devices': 1, 'chip': 'h100'}, model=big, train=train)
     best = search.best(shapes.of_vocabulary(config, 50_257), 1000)
-    assert best[0].fits and best[0].offload
-    assert not any(x.fits for x in best if not x.offload)
+    assert best[0].fits and best[0].memory.offload
+    assert not any(x.fits for x in best if not x.memory.offload)
     smaller = search.best(shapes.of_vocabulary(replace(config, model={'n_layer': 8}), 50_257), 1)
-    assert not smaller[0].offload
+    assert not smaller[0].memory.offload

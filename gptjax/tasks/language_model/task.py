@@ -36,7 +36,7 @@ from gptjax.text.prompts import encode_prompt
 from gptjax.training import steps
 from gptjax.training.losses import Sums, chunked_cross_entropy, cross_entropy
 
-DECISIVE = ('model.', 'train.optimizer', 'train.average', 'train.lora_')  # beginnings of knobs
+DECISIVE = ('model.', 'train.optimizer', 'train.lora_')  # beginnings of knobs
 MAX_ROWS = 64  # texts generated at a time; more wait their turn
 MODELS: dict[str, type[Decoder] | type[Bigram]] = {'decoder': Decoder, 'bigram': Bigram}
 

@@ -42,7 +42,7 @@ UNREAD = (
     *('train.lora_', 'train.scan_layers', 'train.remat'),
 )
 DECISIVE = (  # beginnings of knobs
-    *('model.', 'train.optimizer', 'train.average'),
+    *('model.', 'train.optimizer'),
     *('translation.shared_vocab', 'translation.n_encoder_layer', 'translation.copy'),
 )
 
