@@ -8,6 +8,7 @@ import atexit
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import re
 import signal
@@ -196,6 +197,15 @@ def watched(stuck_s: float = LEAST_STUCK_S) -> Iterator[Interrupts]:
                 # ends this one, with a better line.
                 watchdog.name_the_missing()
             raise
+
+
+@contextlib.contextmanager
+def watched_without_steps() -> Iterator[None]:
+    """As `watched`, for work without steps, which saves nothing: SIGTERM ends a process at once."""
+    if not alone():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # JAX's runtime would wait for a step.
+    with watched(stuck_s=math.inf):
+        yield
 
 
 class CommonInterrupts(Interrupts):

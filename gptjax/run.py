@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,7 +77,7 @@ class Run:
     def evaluate(self, text: str | Path | None = None) -> Report:
         """All figures of the whole validation split, or of another text in a file."""
         task = self.task if text is None else self.task.with_text(Path(text))
-        with processes.watched(stuck_s=math.inf):  # A large text takes long, without steps.
+        with processes.watched_without_steps():
             return task.examine(self.params, self.layout)
 
     def forward(self, text: str, *, attention: bool = False) -> 'Forward':

@@ -187,6 +187,21 @@ def test_processes_that_would_write_different_texts_are_told(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('sent', [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_signal_ends_all_that_write_texts(tmp_path, sent):
+    """There is nothing to save."""
+    flags = [*WRITING['char'], '--mode=sample', '--config.sample.max_new_tokens=2000000']
+    with Group(unpack_golden(tmp_path, 'char') / 'char', 2, flags) as group:
+        end = time.monotonic() + 120
+        while not group.errors[0].with_suffix('.out').stat().st_size:
+            assert time.monotonic() < end, group.said(0)
+            time.sleep(0.2)
+        group.members[1].send_signal(sent)
+        assert all(status != 0 for status in group.wait(30))
+    assert 'process 0: process 1 ' in group.said(0)
+
+
+@pytest.mark.slow
 def test_standard_input_is_no_file_of_prompts_for_several(tmp_path):
     flags = ['--config=configs/char.py', '--mode=sample', '--prompt_file=-']
     with Group(unpack_golden(tmp_path, 'char') / 'char', 2, flags) as group:

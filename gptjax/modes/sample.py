@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ def run(request: Request) -> int:
 
     Of several processes all compute and process 0 prints.
     """
-    with processes.watched(stuck_s=math.inf):
+    with processes.watched_without_steps():
         _write_texts(request)
     return 0
 
@@ -86,7 +85,7 @@ def show(task: Writer, prompts: Sequence[str], pieces: Iterable[Piece], *, given
 def show_own(run: Run, **sampling: object) -> None:
     """Prints what the model makes of its task's own prompts."""
     prompts = run.task.prompts(())
-    with processes.watched(stuck_s=math.inf):
+    with processes.watched_without_steps():
         show(run.task, prompts, run.stream(prompts, **sampling), given=False)
 
 
