@@ -89,6 +89,7 @@ def make_train_step(
         return jax.lax.scan(part, zeros, (jnp.arange(accumulate), parts))[0]
 
     def of_all(params: dict, batch: Batch, key: jax.Array) -> tuple:
+        """As `total`, of the rows of all devices."""
         mesh = jax.sharding.get_abstract_mesh()
         copies = not mesh.empty and 1 < mesh.shape['data'] == mesh.size
         # With one part there is nothing to save, and XLA can reduce in the type of the products.
