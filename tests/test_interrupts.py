@@ -20,8 +20,8 @@ from gptjax.tasks import base
 
 fast = base.steps.make_train_step
 
-def slow(*args):
-    train_step = fast(*args)
+def slow(*args, **how):
+    train_step = fast(*args, **how)
 
     def blocking(state, batch):
         turns = jnp.where(state.step == int(os.environ['BLOCKS_AT']), 2**31 - 1, 0)
