@@ -30,6 +30,11 @@ FLAGS = [
 ENDLESS = [f'--config.train.{name}=1000000' for name in ('steps', 'eval_every', 'save_every')]
 
 
+def heed_interrupts():
+    """Takes back what a shell does to the jobs in its background, which ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Group:
     """Processes of one command; `own_flags` are for all but process 0."""
 
@@ -48,6 +53,7 @@ class Group:
                 stdout=error.with_suffix('.out').open('w'),
                 stderr=error.open('w'),
                 env={**os.environ, 'JAX_NUM_CPU_DEVICES': str(devices)},
+                preexec_fn=heed_interrupts,
             )
             for i, error in enumerate(self.errors)
         ]
