@@ -98,19 +98,16 @@ def whole_split_losses(workdir: Path, began: float):
     """For each checkpoint: its step, when it was complete, and its whole-split loss."""
     import jax
 
-    from gptjax import tasks
+    from gptjax import run_files, tasks
     from gptjax.config import MeshConfig
+    from gptjax.file_sums import MANIFEST
     from gptjax.parallel.mesh import Layout
-    from gptjax.run_files import load_config
-    from gptjax.training.checkpoint import MANIFEST, Checkpoints
-    from gptjax.training.loop import abstract_state
 
-    task = tasks.load(load_config(workdir), workdir)
+    task = tasks.load(run_files.load_config(workdir), workdir)
     layout = Layout(MeshConfig(), jax.device_count())
-    like = abstract_state(task, layout)
-    checkpoints = Checkpoints(workdir / 'checkpoints')
+    checkpoints = run_files.checkpoints(workdir)
     for step in reversed(checkpoints.saved()):
-        _, params = checkpoints.restore(like, [step], 'params')
+        params = run_files.restore_step(task, workdir, step, layout)
         loss = task.examine(params, layout).val_loss
         seconds = (checkpoints.folder / str(step) / MANIFEST).stat().st_mtime - began
         yield {'step': step, 'seconds': seconds, 'val_loss': loss}

@@ -131,6 +131,7 @@ def test_processes_have_the_losses_of_one(tmp_path, text, alone, count, devices,
     assert found == pytest.approx(expected, rel=1e-5)
     assert 'Validation, whole split, step 12' in group.said(0)
     assert len((tmp_path / 'run-0.out').read_text()) > SAMPLE_TOKENS  # of the sample
+    assert 'For a report, run in one process:' in group.said(0)
     # XLA's notes about how it splits small arrays are not ours.
     said = [re.sub(r'(?m)^W\d{4} .*\n', '', group.said(i)) for i in range(1, count)]
     assert said == [''] * (count - 1)

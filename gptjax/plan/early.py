@@ -4,7 +4,7 @@ import functools
 import os
 from collections.abc import Callable
 
-from gptjax.config import Config
+from gptjax.config import Config, ModelConfig
 from gptjax.devices import free_memory, may_have_accelerator
 from gptjax.errors import UserError
 from gptjax.plan.units import in_bytes
@@ -30,9 +30,8 @@ def refuse_blocks_that_cannot_fit(config: Config) -> None:
         return
     if available is None or (needed := _bytes(config, model.n_embd)) <= available:
         return
-    step = model.n_head * (2 if model.position == 'rotary' else 1)
     needed_by = functools.partial(_roughly_all, config)
-    width = narrower(model.n_embd, step, needed=needed_by, room=FILLED * available)
+    width = narrower(model, needed=needed_by, room=FILLED * available)
     raise UserError(
         f'model.n_embd={model.n_embd} with model.n_layer={model.n_layer} needs at least '
         f'{in_bytes(needed)}, and this machine has {in_bytes(available)} free; '
@@ -40,11 +39,12 @@ def refuse_blocks_that_cannot_fit(config: Config) -> None:
     )
 
 
-def narrower(width: int, step: int, *, needed: Callable[[int], float], room: float) -> int | None:
-    """A smaller width, a multiple of `step`, whose need has room; None if there is none.
+def narrower(model: ModelConfig, *, needed: Callable[[int], float], room: float) -> int | None:
+    """A smaller width that the heads can share, whose need has room; None if there is none.
 
     The need grows at most with the square of the width, so this comes down from above.
     """
+    width, step = model.n_embd, model.n_head * (2 if model.position == 'rotary' else 1)
     for _ in range(MOST_TRIALS):
         width = int(width * min(0.98, (room / needed(width)) ** 0.5)) // step * step
         if width < step:

@@ -60,7 +60,7 @@ class Memory:
     copies: int  # of the parameters in the type of computation
     activations: int
     logits: int
-    mean: int = 0
+    mean: int = 0  # of the parameters, see train.average
     offload: bool = False  # whether the optimizer's state comes from the host for the update alone
 
     def parts(self) -> dict[str, int]:

@@ -89,9 +89,8 @@ def _what_would_fit(task: Learner, layout: Layout, available: int) -> str:
 
     def needed(width: int) -> int:
         model = dataclasses.replace(config.model, n_embd=width)
-        config_of = dataclasses.replace(config, model=model)
-        return _needed(dataclasses.replace(task, config=config_of), layout)
+        narrow = dataclasses.replace(config, model=model)
+        return _needed(dataclasses.replace(task, config=narrow), layout)
 
-    step = config.model.n_head * (2 if config.model.position == 'rotary' else 1)
-    width = narrower(config.model.n_embd, step, needed=needed, room=available)
+    width = narrower(config.model, needed=needed, room=available)
     return f'try model.n_embd={width}' if width else LOWER

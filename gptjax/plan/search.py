@@ -67,7 +67,7 @@ def evaluate(
     )
     fits = of_device.total <= FILLED * chip.memory_bytes
     train = config.train
-    return Candidate(*(sizes, train.accumulate, train.remat, of_device, step, fits))
+    return Candidate(sizes, train.accumulate, train.remat, of_device, step, fits)
 
 
 def meshes(config: Config) -> Iterator[tuple[dict[str, int], int]]:

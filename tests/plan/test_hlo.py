@@ -73,10 +73,19 @@ def test_a_mesh_of_four_has_the_expected_collectives(on_four):
     assert by_key['all-reduce', 'tensor'].bytes >= 4 * 6 * rows_bytes
 
 
-def test_the_closed_form_sends_about_as_much(on_four):
+@pytest.fixture(scope='module')
+def in_parts(tiny):
+    """As `on_four`, with micro-batches and logits in chunks, on two copies of the model."""
+    config = replace(tiny, train={'accumulate': 4, 'logits_chunk': 4}, model={'n_embd': 32})
+    task, sizes = shapes.of_vocabulary(config, 64), {'data': 2, 'fsdp': 1, 'tensor': 1}
+    return task, sizes, compiled.compile_step(task, sizes, print), []
+
+
+@pytest.mark.parametrize('case', ['on_four', 'in_parts'])
+def test_the_closed_form_sends_about_as_much(case, request):
     from gptjax.plan import memory
 
-    task, sizes, found, _ = on_four
+    task, sizes, found, _ = request.getfixturevalue(case)
     closed = communication.collectives(
         task.config,
         shapes.leaves(task),
@@ -84,6 +93,7 @@ def test_the_closed_form_sends_about_as_much(on_four):
         vocab_size=64,
         target=memory.target_here(task.config),
     )
+    assert closed
     for x in closed:
         read = sum(y.bytes for y in found.collectives if (y.kind, y.axes) == (x.kind, x.axes))
         assert x.bytes == pytest.approx(read, rel=0.15), x

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from gptjax import run_files, tasks
+from gptjax.chips import CHIPS
 from gptjax.config import MeshConfig
-from gptjax.plan import memory, search, shapes
+from gptjax.errors import UserError
+from gptjax.plan import memory, plan, report, roofline, search, shapes
 from gptjax.tasks.language_model.task import LanguageModel
 from gptjax.trainer import train_run
 from gptjax.training.loop import StepRunner, abstract_state, initial_state, layout_of, multi_step_on
@@ -53,12 +55,15 @@ def test_only_arrays_of_the_optimizer_wait_on_the_host(tiny):
         assert x.sharding.memory_kind == ('pinned_host' if x.ndim else 'device')
 
 
-def test_a_run_is_saved_and_goes_on_with_and_without(tiny, tmp_path):
+def test_a_run_is_saved_and_goes_on_with_and_without(tiny, tmp_path, capsys):
     config = replace(tiny, train={'schedule': 'constant'})
     offloading = dataclasses.replace(config, mesh=MeshConfig(data=1, offload=True))
     whole = dataclasses.replace(config, mesh=MeshConfig(data=1))
     train_run(whole, tmp_path / 'whole')
+    said = "on one device, the optimizer's state in the host's memory"
+    assert said not in capsys.readouterr().err
     train_run(replace(offloading, train={'steps': 3}), tmp_path / 'parts')
+    assert said in capsys.readouterr().err
     train_run(replace(whole, train={'steps': 5}), tmp_path / 'parts')
     train_run(offloading, tmp_path / 'parts')
     task = tasks.create(whole, print)
@@ -98,6 +103,28 @@ def test_a_plan_has_the_state_on_the_device_for_the_update_alone(tiny):
     found = search.evaluate(task, arrays, SIZES, flops=1e9)
     assert found.step.offload_s == 2 * moved.optimizer / 64e9
     assert found.step.step_s == max(found.step[:3]) + found.step.offload_s
+
+
+def test_a_plan_tells_the_way_to_the_host_and_the_mean(tiny, tmp_path):
+    config = replace(tiny, data={'tokenizer': 'byte', 'path': ''}, train={'average': 0.9})
+    config = dataclasses.replace(config, mesh=MeshConfig(data=1, offload=True))
+    made = plan.make(config, print)
+    params = 4 * made['parameters']
+    assert (made['bytes']['mean'], made['offload']) == (params, True)
+    text = report.table(made)
+    rows = ('optimizer state (on the device for the update only)', 'running mean of the parameters')
+    for row in (*rows, 'optimizer state to and from the host', ', accumulate=1, offload'):
+        assert row in text
+    report.draw(made, tmp_path / 'plan.png')
+    slow = roofline.Step(1.0, 1.0, 1.0, offload_s=2.0)
+    assert slow.step_s == 3.0
+    assert roofline.in_words(slow, CHIPS['h100']).startswith('the link to the host, at 64 GB/s')
+
+
+def test_a_chip_whose_host_is_not_known_is_refused(tiny):
+    config = replace(tiny, plan={'chip': 'v5e'}, mesh={'offload': True})
+    with pytest.raises(UserError, match=r'plan.chip=v5e reads .* plan for one of a100, h100, h200'):
+        plan.make(config, print)
 
 
 def test_a_plan_offloads_where_only_that_fits(tiny):
